@@ -1,0 +1,102 @@
+"""Checks of network addresses: host names, `host:port`, URLs and browser origins. Pure, no name is looked up.
+
+Callers: the sections in schema.py, upstreams.py and sources.py. A check raises Fault with what is expected.
+"""
+
+import re
+from ipaddress import ip_address
+from urllib.parse import SplitResult, urlsplit
+
+from config.errors import Fault
+
+# Underscores are not in RFC 1123, but Docker gives such names to services.
+_HOST_NAME = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9_])?\.?")
+# RFC 3986 §2. urlsplit drops tabs and line breaks unseen, so other characters are refused before it.
+_URL_CHARACTERS = re.compile(r"[A-Za-z0-9._~:/?#\[\]@!$&'()*+,;=%-]+")
+_BIND = re.compile(r"(?:\[(?P<ipv6>[^\[\]]*:[^\[\]]*)\]|(?P<host>[^\[\]:]+)):(?P<port>[0-9]{1,5})")
+_ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://([a-z0-9_.-]+|\[[0-9a-f:.]+\])(:[0-9]{1,5})?")
+
+_BIND_EXPECTED = "must be host:port with a port from 1 to 65535, an IPv6 address in brackets"
+
+
+def split_bind(bind: str) -> tuple[str, int]:
+    """Host (IPv6 without its brackets) and port of `host:port`."""
+    match = _BIND.fullmatch(bind)
+    if match is None or not 1 <= int(match["port"]) <= 65535:
+        raise Fault(_BIND_EXPECTED)
+    host = match["ipv6"] or match["host"]
+    if not (_is_ip(host) if match["ipv6"] else _is_host(host)):
+        raise Fault(_BIND_EXPECTED)
+    return host, int(match["port"])
+
+
+def is_loopback(host: str) -> bool:
+    """Whether the host is this machine by its spelling: 127.0.0.0/8, ::1 or localhost."""
+    return ip_address(host).is_loopback if _is_ip(host) else host.lower() == "localhost"
+
+
+def check_bind(bind: str) -> str:
+    split_bind(bind)
+    return bind
+
+
+def check_loopback_bind(bind: str) -> str:
+    host, _ = split_bind(bind)
+    if not is_loopback(host):
+        raise Fault("must be an address on loopback, such as 127.0.0.1:5003")
+    return bind
+
+
+def check_base_url(url: str) -> str:
+    """The URL without trailing slashes, so that a path can be joined to it."""
+    if _split_url(url).query or "?" in url:
+        raise Fault("must have no query")
+    return url.rstrip("/")
+
+
+def check_token_url(url: str) -> str:
+    """RFC 6749 §3.2: credentials travel there, so TLS is a must; loopback stays open for trials and tests."""
+    parts = _split_url(url)
+    if parts.scheme == "http" and not is_loopback(parts.hostname or ""):
+        raise Fault("must start with https://, or be on a loopback host")
+    return url
+
+
+def check_origin(origin: str) -> str:
+    """The origin in lower case, as browsers send it (RFC 6454 §6.2), or `*`."""
+    if origin != "*" and not _ORIGIN.fullmatch(origin.lower()):
+        raise Fault("must be scheme://host or scheme://host:port without a path, or *")
+    return origin.lower()
+
+
+def _split_url(url: str) -> SplitResult:
+    expected = Fault("must be a URL such as https://llm.example.com/v1")
+    if not _URL_CHARACTERS.fullmatch(url):
+        raise expected
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:
+        # Not chained: the text of urlsplit repeats the value.
+        raise expected from None
+    host = parts.hostname or ""
+    if parts.scheme not in ("http", "https") or not _is_host(host) or port == 0:
+        raise expected
+    if "@" in parts.netloc:
+        raise Fault("must hold no user name or password")
+    if "#" in url:
+        raise Fault("must have no fragment")
+    return parts
+
+
+def _is_host(host: str) -> bool:
+    # Digits and dots alone are an IPv4 address or a slip: 127.1 means different hosts to different resolvers.
+    return _is_ip(host) or (_HOST_NAME.fullmatch(host) is not None and not re.fullmatch(r"[0-9.]+", host))
+
+
+def _is_ip(host: str) -> bool:
+    try:
+        ip_address(host)
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,98 @@
+"""`upstreams`: the LLM services, what each is asked with, and how long it may take."""
+
+import re
+from collections.abc import Mapping
+from typing import Annotated, Any, TypeAlias
+
+from pydantic import AfterValidator, field_validator
+
+from config.addresses import check_base_url
+from config.errors import Fault
+from config.values import NOT_EMPTY, Count, ExistingFile, FieldName, FieldValue, Label, Seconds, Section, Text
+
+# Set by the HTTP client from the request itself: a fixed value would break the framing or go to another host.
+_RESERVED_FIELDS = frozenset({"host", "content-length", "transfer-encoding", "connection"})
+# `model` is chosen by `models`, `stream` by the caller.
+_RESERVED_MEMBERS = ("model", "stream")
+_PREFIX = re.compile(r"([!-~]([ -~]*[!-~])?)?")
+_RENEWABLE = (401, 403)
+
+
+def _check_not_reserved(name: str) -> str:
+    if name.lower() in _RESERVED_FIELDS:
+        raise Fault("must not be host, content-length, transfer-encoding or connection")
+    return name
+
+
+def _check_prefix(prefix: str) -> str:
+    if not _PREFIX.fullmatch(prefix):
+        raise Fault("must be printable ASCII without spaces at its ends, or empty")
+    return prefix
+
+
+def _check_renewable(status: int) -> int:
+    if status not in _RENEWABLE:
+        raise Fault("must be 401 or 403")
+    return status
+
+
+def _check_settable(member: str) -> str:
+    if member in _RESERVED_MEMBERS:
+        raise Fault("must not be model or stream")
+    return member
+
+
+OwnField: TypeAlias = Annotated[FieldName, AfterValidator(_check_not_reserved)]
+
+
+class Embeddings(Section):
+    """At most `max_batch` inputs in one request (null: never split), `concurrency` requests at a time."""
+
+    max_batch: Count | None = None
+    concurrency: Count = 4
+
+
+class Timeouts(Section):
+    """Longest waits: to connect, for the first byte, between two bytes, and for the whole answer."""
+
+    connect_s: Seconds = 5
+    first_byte_s: Seconds = 300
+    idle_s: Seconds = 120
+    total_s: Seconds = 1800
+
+
+class Upstream(Section):
+    """One LLM service. `models`: name that callers use (`*` matches any run) → name there (`*`: the same)."""
+
+    name: Label
+    base_url: Annotated[str, AfterValidator(check_base_url)]
+    token_source: str | None = None
+    token_header: OwnField = "Authorization"
+    token_prefix: Annotated[str, AfterValidator(_check_prefix)] = "Bearer"
+    models: Annotated[Mapping[Text, Text], NOT_EMPTY] = {"*": "*"}
+    headers: Mapping[OwnField, FieldValue] = {}
+    strip_fields: tuple[Text, ...] = ()
+    set_fields: Mapping[Annotated[str, AfterValidator(_check_settable)], Any] = {}
+    embeddings: Embeddings = Embeddings()
+    renew_on: frozenset[Annotated[int, AfterValidator(_check_renewable)]] = frozenset({401})
+    timeouts: Timeouts = Timeouts()
+    keepalive_comment_s: Seconds | None = 4
+    ca_bundle: ExistingFile | None = None
+    client_cert: ExistingFile | None = None
+
+    @field_validator("models")
+    @classmethod
+    def _names_are_whole(cls, models: Mapping[str, str]) -> Mapping[str, str]:
+        for ours, theirs in models.items():
+            if theirs == "*" and "*" not in ours:
+                raise Fault("must give a name without a wildcard its own name upstream, not *")
+            if theirs != "*" and "*" in theirs:
+                raise Fault("must have whole names or a bare * as values")
+        return models
+
+    @field_validator("headers")
+    @classmethod
+    def _fields_differ(cls, headers: Mapping[str, FieldValue]) -> Mapping[str, FieldValue]:
+        if len({name.lower() for name in headers}) < len(headers):
+            raise Fault("must not name a field twice (case does not count)")
+        return headers

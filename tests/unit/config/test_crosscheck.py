@@ -1,0 +1,101 @@
+import pytest
+
+_HASH = "ab" * 32
+
+
+@pytest.mark.parametrize("bind", ["127.0.0.1:5002", "127.8.8.8:80", "[::1]:5002", "localhost:5002"])
+def test_empty_client_keys_are_fine_on_loopback(settings_of, bind: str) -> None:
+    settings = settings_of(f"server: {{bind: '{bind}'}}\nclient_keys: []")
+    assert settings.server.is_loopback
+
+
+@pytest.mark.parametrize("bind", ["0.0.0.0:5002", "[::]:5002", "10.0.0.1:5002", "proxy.example.com:5002"])
+@pytest.mark.parametrize("keys", ["", "client_keys: []", "client_keys:"], ids=["absent", "empty", "null"])
+def test_open_address_needs_a_client_key(faults_of, settings_of, bind: str, keys: str) -> None:
+    server = f"server: {{bind: '{bind}'}}\n"
+    assert faults_of(server + keys) == (
+        "client_keys: must hold at least one key, as server.bind is not a loopback address",
+    )
+    settings = settings_of(f"{server}client_keys: [{{label: a, sha256: '{_HASH}'}}]")
+    assert not settings.server.is_loopback
+
+
+def test_unknown_token_source_lists_the_known_ones(faults_of, settings_of) -> None:
+    text = """
+token_sources: {a: {type: static, token: x}, b: {type: static, token: x}}
+upstreams: [{name: u, base_url: 'https://u', token_source: SOURCE}]
+"""
+    assert faults_of(text.replace("SOURCE", "c")) == (
+        "upstreams[0].token_source: must name one of token_sources: null, a, b",
+    )
+    assert settings_of(text.replace("SOURCE", "b")).upstreams[0].token_source == "b"
+    assert settings_of(text.replace("SOURCE", "null")).upstreams[0].token_source is None
+
+
+def test_repeated_names_are_faults_that_show_the_first(faults_of) -> None:
+    faults = faults_of(
+        f"""
+client_keys:
+  - {{label: a, sha256: '{_HASH}'}}
+  - {{label: a, sha256: '{"cd" * 32}'}}
+  - {{label: b, sha256: '{_HASH.upper()}'}}
+upstreams: [{{name: u, base_url: 'https://u'}}, {{name: v, base_url: 'https://u'}}, {{name: u, base_url: 'https://u'}}]
+"""
+    )
+    assert faults == (
+        "upstreams[2].name: must not repeat that of upstreams[0]",
+        "client_keys[1].label: must not repeat that of client_keys[0]",
+        "client_keys[2].sha256: must not repeat that of client_keys[0]",
+    )
+
+
+@pytest.mark.parametrize(
+    ("header", "headers", "name"),
+    [
+        ("", "{authorization: x}", "authorization"),
+        ("token_header: X-Token,", "{A: b, x-token: x}", "x-token"),
+        ("token_header: X-Token,", "{Authorization: x}", None),
+    ],
+    ids=["default", "own", "free"],
+)
+def test_headers_leave_the_token_header_free(faults_of, settings_of, header: str, headers: str, name) -> None:
+    text = f"upstreams: [{{name: u, base_url: 'https://u', {header} headers: {headers}}}]"
+    if name is None:
+        assert settings_of(text)
+    else:
+        expected = f"upstreams[0].headers.{name}: must not be the token_header: it carries the token"
+        assert faults_of(text) == (expected,)
+
+
+@pytest.mark.parametrize(
+    ("members", "fault"),
+    [
+        ("json: {a: b}", None),
+        ("form: {a: b}", None),
+        ("json: {a: b}, form: {}", None),
+        ("json: {a: b}, form: {a: b}", "form: must be left out beside json: a request has one body"),
+        ("expires_in_pointer: /a", None),
+        ("expires_at_pointer: /a", None),
+        ("expires_at_pointer: /a, expires_in_pointer: null", None),
+        (
+            "expires_at_pointer: /a, expires_in_pointer: /b",
+            "expires_in_pointer: must be left out beside expires_at_pointer",
+        ),
+    ],
+)
+def test_http_json_takes_one_body_and_one_expiry(faults_of, settings_of, members: str, fault) -> None:
+    text = f"token_sources: {{s: {{type: http_json, url: 'https://u', {members}}}}}"
+    if fault is None:
+        assert settings_of(text)
+    else:
+        assert faults_of(text) == (f"token_sources.s.{fault}",)
+
+
+@pytest.mark.parametrize(
+    "value", ["5", "text", "[5, null, [x]]", "{a: 5}", "[{name: [x], label: 5, headers: 5}]", "null"]
+)
+@pytest.mark.parametrize(
+    "section", ["server", "client_keys", "token_sources", "upstreams", "logging", "sandbox", "token_store"]
+)
+def test_wrong_type_anywhere_is_a_fault_and_no_crash(faults_of, section: str, value: str) -> None:
+    assert faults_of(f"{section}: {value}\nunknown: 1")
