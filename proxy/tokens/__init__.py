@@ -1,0 +1,1 @@
+"""Tokens: sources fetch them, stores keep them, the holder chooses."""

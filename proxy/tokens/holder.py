@@ -1,0 +1,241 @@
+"""TokenHolder: a usable access token for every request, renewed ahead of time by one thread of its own.
+
+Requests read a ready-made token and never call the issuer; only the holder's thread does. So a request that goes away
+cannot end a fetch that others wait for, and a dead issuer gets one call a step however many requests there are.
+The rules stand in `record` and `schedule`; where the record is kept, in `stores`; how a token is got, in `sources`.
+"""
+
+import random
+import threading
+from collections.abc import Callable
+
+from loguru import logger
+
+from proxy.errors import TokenUnavailable
+from proxy.tokens import schedule
+from proxy.tokens.record import Record, after_failure, after_grant, after_refusal
+from proxy.tokens.sources.base import Grant, Source, TokenFetchError
+from proxy.tokens.stores.base import Store
+from proxy.tokens.token import State, Token, boot_clock
+
+WAITERS_MOST = 256
+LOST_LOCK_PAUSE_S = 0.25
+
+
+class TokenHolder:
+    """Holds the token of one source for one process. Safe for threads and greenlets."""
+
+    def __init__(
+        self,
+        name: str,
+        source: Source,
+        store: Store,
+        *,
+        clock: Callable[[], float] = boot_clock,
+        jitter: Callable[[], float] = random.random,
+    ) -> None:
+        self.name = name
+        self._source = source
+        self._store = store
+        self._clock = clock
+        self._jitter = jitter
+        self._token: Token | None = None  # the snapshot: read without a lock, replaced whole
+        self._changed = threading.Condition()  # guards all below
+        self._thread: threading.Thread | None = None
+        self._closed = False
+        self._fetching = False
+        self._forced = False  # an upstream refused the token that is held
+        self._attempts = 0  # fetches that have ended, well or not
+        self._waiting = 0
+        self._last_refusal = ""
+
+    def token(self) -> Token:
+        """A token that may be sent now. Returns at once while one is held, else waits at most 6 s for the fetch.
+
+        Raises TokenUnavailable: the fetch failed, or one failed just before and its cool-down still runs.
+        """
+        token = self._token
+        if token is not None and self._clock() < token.usable_until:
+            return token
+        return self._await_token()
+
+    def usable_token(self) -> Token | None:
+        """The token that may be sent now, or None; never waits and never fetches."""
+        token = self._token
+        return token if token is not None and self._clock() < token.usable_until else None
+
+    def replacement(self, refused: Token) -> Token | None:
+        """A token to replay with after the upstream refused one, or None where none is to be had.
+
+        Compares first: where the refused token is not the current one any more, the current one is the answer and
+        nothing is fetched. Else asks for one forced fetch, shared by all who come meanwhile.
+        """
+        token = self.usable_token()
+        if token is not None and token.generation != refused.generation:
+            return token
+        self.start()
+        deadline = self._clock() + schedule.WAIT_DEADLINE_S
+        with self._changed:
+            if not self._fetching and not self._ask_forced_fetch(refused):
+                return self._newer_than(refused)
+            seen = self._attempts
+            while self._newer_than(refused) is None and self._attempts == seen and not self._closed:
+                left_s = deadline - self._clock()
+                if left_s <= 0:
+                    break
+                self._changed.wait(left_s)
+            return self._newer_than(refused)
+
+    def state(self) -> State:
+        token = self._token
+        return "empty" if token is None else token.state(self._clock())
+
+    def seconds_to_expiry(self) -> float | None:
+        token = self._token
+        return None if token is None else token.expires_at - self._clock()
+
+    def start(self) -> None:
+        """Start the holder's thread unless it runs: in the worker, on first use, since threads don't survive a fork."""
+        if self._thread is not None and self._thread.is_alive():
+            return
+        with self._changed:
+            if self._closed or (self._thread is not None and self._thread.is_alive()):
+                return
+            self._adopt(self._store.load())
+            self._thread = threading.Thread(target=self._run, name=f"token-{self.name}", daemon=True)
+            self._thread.start()
+
+    def close(self) -> None:
+        """End the thread after the fetch that may be in flight; waiting requests are told at once."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+        self._source.close()
+
+    def renew_if_due(self) -> float:
+        """Fetch where a fetch is due or forced; returns the seconds until the next one is. Runs in the thread only."""
+        now = self._clock()
+        record = self._store.load()
+        with self._changed:
+            self._adopt(record)
+            due_in_s = record.due_at(now) - now
+            if due_in_s > 0 and not self._forced:
+                return due_in_s
+            self._fetching = True
+        won = False
+        try:
+            with self._store.try_lock() as won:
+                if not won:
+                    return LOST_LOCK_PAUSE_S
+                self._fetch(self._store.load())
+        finally:
+            self._end_attempt(won)
+        now = self._clock()
+        return self._store.load().due_at(now) - now
+
+    def _end_attempt(self, ended: bool) -> None:
+        """Tell all who wait how the fetch went; a lost lock is no attempt, they wait on."""
+        with self._changed:
+            self._fetching = False
+            if ended:
+                self._forced = False
+                self._attempts += 1
+            self._adopt(self._store.load())
+            self._changed.notify_all()
+
+    def _await_token(self) -> Token:
+        self.start()
+        deadline = self._clock() + schedule.WAIT_DEADLINE_S
+        with self._changed:
+            if self._waiting >= WAITERS_MOST:
+                raise TokenUnavailable(retry_after_s=1.0, cause=f"{WAITERS_MOST} requests wait for a token already")
+            seen = self._attempts
+            self._waiting += 1
+            self._changed.notify_all()  # a host that was suspended wakes with its timers behind the boot clock
+            try:
+                while True:
+                    token = self.usable_token()
+                    if token is not None:
+                        return token
+                    left_s = deadline - self._clock()
+                    if left_s <= 0 or self._closed or self._attempts != seen or self._is_cooling_down():
+                        raise self._unavailable()
+                    self._changed.wait(left_s)
+            finally:
+                self._waiting -= 1
+
+    def _is_cooling_down(self) -> bool:
+        return not self._fetching and self._store.load().cooling_down(self._clock())
+
+    def _unavailable(self) -> TokenUnavailable:
+        left_s = self._store.load().retry_at - self._clock()
+        return TokenUnavailable(retry_after_s=max(1.0, left_s), cause=f"no usable token from source {self.name}")
+
+    def _newer_than(self, refused: Token) -> Token | None:
+        token = self.usable_token()
+        return token if token is not None and token.generation != refused.generation else None
+
+    def _ask_forced_fetch(self, refused: Token) -> bool:
+        """Note that a forced fetch is wanted and wake the thread; False where the budget forbids it."""
+        if self._forced:
+            return True
+        record = self._store.load()
+        if record.token is not None and record.token.generation != refused.generation:
+            self._adopt(record)
+            return False
+        with self._store.try_lock() as won:
+            if won:
+                moved, self._forced = after_refusal(self._store.load(), now=self._clock())
+                self._store.save(moved)
+        self._changed.notify_all()
+        return self._forced
+
+    def _fetch(self, record: Record) -> None:
+        fetched_at = self._clock()  # before the request leaves: the life counts from the issuer's clock, not from ours
+        try:
+            grant = self._fetch_grant(record.usable_token(fetched_at))
+        except TokenFetchError as error:
+            self._log_failure(error)
+            self._store.save(after_failure(record, error, now=self._clock(), jitter=self._jitter()))
+            return
+        moved = after_grant(
+            record, grant, fetched_at=fetched_at, now=self._clock(), jitter=self._jitter(), forced=self._forced
+        )
+        self._store.save(moved)
+        self._last_refusal = ""
+        token = moved.token
+        if token is not None:
+            logger.info("token source {}: {} lives {:.0f} s", self.name, token, grant.lifetime_s)
+
+    def _fetch_grant(self, held: Token | None) -> Grant:
+        try:
+            return self._source.fetch()
+        except TokenFetchError as error:
+            # With a token in hand the back-off is soon enough; without one callers wait for this very fetch.
+            if held is not None or not error.connection:
+                raise
+            return self._source.fetch()
+
+    def _log_failure(self, error: TokenFetchError) -> None:
+        """One ERROR line when the issuer begins to refuse us or changes its reason; a warning for the rest."""
+        if error.refused and str(error) != self._last_refusal:
+            self._last_refusal = str(error)
+            logger.error("token source {}: {}", self.name, error)
+        elif not error.refused:
+            logger.warning("token source {}: {}", self.name, error)
+
+    def _adopt(self, record: Record) -> None:
+        if record.token is not self._token and record.token is not None:
+            self._token = record.token
+
+    def _run(self) -> None:
+        while not self._closed:
+            try:
+                pause_s = self.renew_if_due()
+            except Exception as error:
+                # The thread is the only one that fetches: whatever a store or a source throws must not end it.
+                logger.error("token source {}: unexpected {}", self.name, type(error).__name__)
+                pause_s = schedule.RETRY_CAP_S
+            with self._changed:
+                if not self._closed and not self._forced and pause_s > 0:
+                    self._changed.wait(min(pause_s, 3600.0))
