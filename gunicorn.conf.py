@@ -1,0 +1,79 @@
+"""gunicorn's settings, read by name: `gunicorn wsgi:app`. config.yaml decides what it can."""
+
+import sys
+
+from config import ConfigError, load
+
+try:
+    _settings = load()
+except ConfigError as error:
+    # One clear line per fault and no worker that dies again and again.
+    sys.exit("\n".join(f"config: {fault}" for fault in error.faults))
+
+_server = _settings.server
+if _server.worker_class == "gevent":
+    # Before anything else is imported: a lock or a socket made earlier would block the whole worker.
+    from gevent import monkey
+
+    monkey.patch_all()
+
+from proxy.observability.logging import set_up  # noqa: E402
+from sandbox.process import SandboxError, SandboxProcess  # noqa: E402
+
+set_up(level=_settings.logging.level, line_format=_settings.logging.format)
+
+bind = _server.bind
+workers = _server.workers
+worker_class = {
+    "gevent": "proxy.gunicorn_workers.GeventJsonWorker",
+    "gthread": "proxy.gunicorn_workers.ThreadJsonWorker",
+}[_server.worker_class]
+threads = _server.threads if _server.worker_class == "gthread" else 1
+# At its own limit gunicorn stops accepting without a word; ours comes first and answers 503.
+worker_connections = _server.max_concurrent_requests + 1000
+
+timeout = 120  # a worker whose hub stands still that long is replaced; requests may take longer
+graceful_timeout = round(_server.drain_s)
+keepalive = 75  # idle connections; also the limit for a request's head
+
+header_map = "refuse"  # X_Forwarded_For and X-Forwarded-For must not become one
+forwarded_allow_ips = "127.0.0.1,::1"
+http_parser = "python"
+http_protocols = "h1"  # h2 would serve the streams of one connection one after another
+control_socket_disable = True
+logger_class = "proxy.observability.gunicorn_logger.GunicornLogger"
+accesslog = None
+proc_name = "llm-proxy"
+
+
+def on_starting(server):
+    """In the master, before the workers: the sandbox, where the config asks for one."""
+    if _settings.sandbox is None:
+        return
+    try:
+        # Kept on the master: SIGHUP runs this file anew and its variables are gone then.
+        server.sandbox = SandboxProcess.start(_settings.sandbox.bind, _settings.sandbox.token_lifetime_s)
+    except SandboxError as error:
+        sys.exit(f"sandbox: {error}")
+    where = server.sandbox.url
+    server.log.warning("SANDBOX: a toy issuer and a toy upstream run at %s; see `sandbox` in config.yaml", where)
+
+
+def when_ready(server):
+    host = f"[{_server.host}]" if ":" in _server.host else _server.host
+    if _settings.sandbox is not None:
+        body = '{"model": "sandbox-chat", "messages": [{"role": "user", "content": "Hello"}]}'
+        url = f"http://{host}:{_server.port}/agent/api/llm_proxy/v1/chat/completions"
+        print(f"\nTry it:\n  curl {url} -d '{body}'\n", file=sys.stderr, flush=True)
+
+
+def worker_exit(server, worker):
+    app = getattr(worker, "wsgi", None)
+    if app is not None:
+        app.extensions["llm_proxy"].close()
+
+
+def on_exit(server):
+    sandbox = getattr(server, "sandbox", None)
+    if sandbox is not None:
+        sandbox.stop()

@@ -1,0 +1,171 @@
+"""The app factory: makes each part once, hands it on by constructor. The one plan of who uses whom."""
+
+import ssl
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import httpx2
+from flask import Blueprint, Flask
+
+from config import Settings
+from config.schema import ClientKey
+from config.upstreams import Upstream as UpstreamSection
+from proxy.auth import Caller, ClientKeys
+from proxy.blueprints.chat import chat_blueprint
+from proxy.blueprints.embeddings import embeddings_blueprint
+from proxy.blueprints.forward import Forwarder, Upstream
+from proxy.blueprints.models import models_blueprint
+from proxy.blueprints.operations import health_blueprint, status_blueprint
+from proxy.blueprints.passthrough import passthrough_blueprint
+from proxy.caller_watch import CallerWatch
+from proxy.hooks import Hooks
+from proxy.limits import RateLimits, Slots
+from proxy.routing import ModelMap
+from proxy.token_sources import build_source
+from proxy.tokens.holder import TokenHolder
+from proxy.tokens.stores.memory import MemoryStore
+from proxy.upstreams.client import AsyncUpstreamClient, UpstreamClient, UpstreamSettings
+from proxy.upstreams.embedding_batches import EmbeddingBatches
+from proxy.upstreams.event_loop import EventLoopThread
+from proxy.upstreams.tls import client_context
+from proxy.upstreams.transport import SocketTransport, Timeouts
+
+# RAGFlow up to 0.26 builds /v1/v1 from a base URL with a trailing slash.
+VERSION_PATHS = ("", "/v1", "/v1/v1")
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What a worker holds besides its routes, for those who must close it."""
+
+    holders: Mapping[str, TokenHolder]
+    upstreams: Mapping[str, UpstreamClient]
+    event_loop: EventLoopThread
+
+    def close(self) -> None:
+        for holder in self.holders.values():
+            holder.close()
+        for client in self.upstreams.values():
+            client.close()
+        self.event_loop.close()
+
+
+def create_app(settings: Settings) -> Flask:
+    """A WSGI app for one worker. Starts nothing: threads and connections come with the first request to need them."""
+    app = Flask("proxy", static_folder=None)
+    # A redirect would make clients drop their key or turn a POST into a GET.
+    app.url_map.strict_slashes = False
+    app.url_map.merge_slashes = False
+    app.json.ensure_ascii = False  # type: ignore[attr-defined]  # of Flask's default provider
+    app.json.sort_keys = False  # type: ignore[attr-defined]
+    parts = build_parts(settings)
+    upstreams = [_upstream(section, parts) for section in settings.upstreams]
+    slots = Slots(settings.server.max_concurrent_requests)
+    hooks = Hooks(
+        _client_keys(settings.client_keys), RateLimits(), slots, allowed_origins=settings.server.allowed_origins
+    )
+    hooks.install(app)
+    forwarder = Forwarder(upstreams, CallerWatch(), max_body_bytes=settings.server.max_body_bytes)
+    for blueprint in (
+        chat_blueprint(forwarder),
+        embeddings_blueprint(forwarder),
+        passthrough_blueprint(forwarder),
+        models_blueprint(upstreams, forwarder),
+    ):
+        hooks.guard(blueprint)
+        _register_everywhere(app, blueprint, settings.server.url_prefixes)
+    app.register_blueprint(health_blueprint(parts.holders))
+    status = status_blueprint(parts.holders, list(parts.upstreams), slots)
+    if not settings.server.is_loopback:
+        hooks.guard_operations(status)
+    app.register_blueprint(status)
+    app.extensions["llm_proxy"] = parts
+    return app
+
+
+def build_parts(settings: Settings) -> Parts:
+    """The holders and clients alone, for the command line."""
+    holders = {
+        name: TokenHolder(name, build_source(section), MemoryStore())
+        for name, section in settings.token_sources.items()
+    }
+    clients = {section.name: _client(section, holders) for section in settings.upstreams}
+    return Parts(holders, clients, EventLoopThread())
+
+
+def _register_everywhere(app: Flask, blueprint: Blueprint, prefixes: tuple[str, ...]) -> None:
+    for prefix in prefixes:
+        for version in VERSION_PATHS:
+            path = prefix + version
+            app.register_blueprint(blueprint, url_prefix=path or None, name=f"{blueprint.name}{path.replace('.', '_')}")
+
+
+def _client_keys(sections: tuple[ClientKey, ...]) -> ClientKeys:
+    return ClientKeys(
+        [
+            (
+                section.sha256,
+                Caller(
+                    label=section.label,
+                    models=section.models,
+                    expires_at=section.expires_at,
+                    requests_per_minute=section.requests_per_minute,
+                    max_concurrent=section.max_concurrent,
+                    admin=section.admin,
+                ),
+            )
+            for section in sections
+        ]
+    )
+
+
+def _upstream(section: UpstreamSection, parts: Parts) -> Upstream:
+    return Upstream(
+        models=ModelMap(section.name, section.models),
+        client=parts.upstreams[section.name],
+        strip_fields=section.strip_fields,
+        set_fields=dict(section.set_fields),
+        keepalive_s=section.keepalive_comment_s,
+        batches=_batches(section, parts),
+    )
+
+
+def _client(section: UpstreamSection, holders: Mapping[str, TokenHolder]) -> UpstreamClient:
+    settings = _upstream_settings(section)
+    transport = SocketTransport(httpx2.URL(section.base_url), ssl_context=_tls(section), timeouts=settings.timeouts)
+    return UpstreamClient(settings, _holder(section, holders), transport)
+
+
+def _batches(section: UpstreamSection, parts: Parts) -> EmbeddingBatches | None:
+    max_batch = section.embeddings.max_batch
+    if max_batch is None:
+        return None
+    tokens = _holder(section, parts.holders)
+    transport = httpx2.AsyncHTTPTransport(verify=_tls(section) or True, trust_env=False)
+    client = AsyncUpstreamClient(_upstream_settings(section), tokens, transport)
+    return EmbeddingBatches(
+        client, tokens, parts.event_loop, max_batch=max_batch, concurrency=section.embeddings.concurrency
+    )
+
+
+def _upstream_settings(section: UpstreamSection) -> UpstreamSettings:
+    limits = section.timeouts
+    return UpstreamSettings(
+        name=section.name,
+        base_url=section.base_url,
+        token_header=section.token_header,
+        token_prefix=section.token_prefix,
+        fields={name: value.reveal() for name, value in section.headers.items()},
+        renew_on=frozenset(section.renew_on),
+        timeouts=Timeouts(limits.connect_s, limits.first_byte_s, limits.idle_s, limits.total_s),
+    )
+
+
+def _holder(section: UpstreamSection, holders: Mapping[str, TokenHolder]) -> TokenHolder | None:
+    return None if section.token_source is None else holders[section.token_source]
+
+
+def _tls(section: UpstreamSection) -> ssl.SSLContext | None:
+    if not section.base_url.lower().startswith("https:"):
+        return None
+    return client_context(section.ca_bundle, section.client_cert)

@@ -1,0 +1,163 @@
+"""From a JSON request to the upstream that serves its model, and from its answer back: shared by the JSON routes."""
+
+import socket
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from flask import Response, request
+from gunicorn.http.errors import ParseException
+
+from proxy import sse
+from proxy.body import JsonBody, changed_members, read_body, rewrite
+from proxy.caller_watch import CallerWatch
+from proxy.errors import BodyTimeout, BodyTooLarge, CallerGone, InvalidRequest, ModelNotAllowed, UpstreamUnavailable
+from proxy.headers import Fields, answer_fields, request_fields
+from proxy.relay import PieceRelay, StreamRelay, read_whole
+from proxy.request_state import current
+from proxy.routing import ModelMap, is_allowed, resolve
+from proxy.upstreams.client import Answer, UpstreamClient
+from proxy.upstreams.embedding_batches import EmbeddingBatches
+from proxy.upstreams.exchange import Exchange
+
+BODY_TIMEOUT_S = 30.0
+PIECE_BYTES = 1024 * 1024
+JSON_FIELD = ("Content-Type", "application/json")
+
+Kind = Literal["json", "binary"]
+
+
+@dataclass(frozen=True, slots=True)
+class Upstream:
+    """One upstream as the views see it: whom it serves, how to ask it, and what the config changes on the way."""
+
+    models: ModelMap
+    client: UpstreamClient
+    strip_fields: tuple[str, ...] = ()
+    set_fields: dict[str, Any] = field(default_factory=dict)
+    keepalive_s: float | None = None
+    batches: EmbeddingBatches | None = None
+
+    def members(self, body: JsonBody, model: str) -> dict[str, Any]:
+        return changed_members(body, model=model, strip_fields=self.strip_fields, set_fields=self.set_fields)
+
+    def content(self, body: JsonBody, model: str) -> bytes:
+        return rewrite(body, model=model, strip_fields=self.strip_fields, set_fields=self.set_fields)
+
+
+@dataclass(frozen=True, slots=True)
+class Forward:
+    """One caller's request, read, checked and routed."""
+
+    body: JsonBody
+    upstream: Upstream
+    model: str  # the upstream's name for it
+    fields: Fields
+    exchange: Exchange
+
+    def send(self, path: str) -> Answer:
+        content = self.upstream.content(self.body, self.model)
+        return self.upstream.client.send("post", path, content=content, fields=self.fields, exchange=self.exchange)
+
+
+class Forwarder:
+    """Reads and routes the requests of all JSON routes of a worker."""
+
+    def __init__(self, upstreams: Sequence[Upstream], watch: CallerWatch, *, max_body_bytes: int) -> None:
+        self._maps = [upstream.models for upstream in upstreams]
+        self._by_name = {upstream.models.upstream: upstream for upstream in upstreams}
+        self._watch = watch
+        self._max_body_bytes = max_body_bytes
+
+    def accept(self) -> Forward:
+        """The current request, ready to be sent. Raises RequestErrors; from here on a caller that leaves is seen."""
+        state = current()
+        body = read_body(_read_bytes(self._max_body_bytes))
+        state.log.model = body.model
+        if state.caller is not None and not is_allowed(state.caller.models, body.model):
+            raise ModelNotAllowed("This API key may not use this model.", param="model")
+        name, model = resolve(self._maps, body.model)
+        state.log.upstream = name
+        exchange = Exchange()
+        self.watch_caller(exchange)
+        fields = [JSON_FIELD, *(field for field in request_fields(request.headers) if field[0] != "Content-Type")]
+        return Forward(body, self._by_name[name], model, fields, exchange)
+
+    def watch_caller(self, exchange: Exchange) -> None:
+        """Break the exchange off when the caller goes away, until the request's end."""
+        sock: socket.socket | None = request.environ.get("gunicorn.socket")
+        if sock is not None:
+            self._watch.watch(sock, exchange.break_off)
+            current().at_end.append(lambda: self._watch.unwatch(sock))
+
+    def forward(self, path: str, *, kind: Kind = "json", convert: Callable[[bytes], bytes] | None = None) -> Response:
+        """Accept the current request, send it to `path` of its upstream and answer with what comes back."""
+        accepted = self.accept()
+        return respond(accepted, accepted.send(path), kind=kind, convert=convert)
+
+
+def respond(
+    accepted: Forward, answer: Answer, *, kind: Kind = "json", convert: Callable[[bytes], bytes] | None = None
+) -> Response:
+    """The upstream's good answer as ours: a stream as frames, a binary body in pieces, JSON whole.
+
+    `convert` changes a whole JSON body. Raises UpstreamUnavailable for an answer that is neither.
+    """
+    fields = answer_fields(answer.fields)
+    if answer.content_type.partition(";")[0].strip().lower() == sse.MEDIA_TYPE:
+        return _respond_stream(StreamRelay(answer, keepalive_s=accepted.upstream.keepalive_s), answer.status, fields)
+    if kind == "binary":
+        return Response(PieceRelay(answer), status=answer.status, headers=fields)
+    body = read_whole(answer)
+    if isinstance(body, PieceRelay):
+        return Response(body, status=answer.status, headers=fields)
+    _check_json(body, answer.content_type, streamed=accepted.body.stream)
+    return Response(body if convert is None else convert(body), status=answer.status, headers=fields)
+
+
+def _respond_stream(relay: StreamRelay, status: int, fields: Fields) -> Response:
+    response = Response(relay, status=status, headers=[item for item in fields if item[0].lower() != "content-type"])
+    response.headers["Content-Type"] = f"{sse.MEDIA_TYPE}; charset=utf-8"
+    response.headers["Cache-Control"] = "no-cache"
+    response.headers["X-Accel-Buffering"] = "no"  # nginx would else hold frames back
+    return response
+
+
+def _check_json(body: bytes, content_type: str, *, streamed: bool) -> None:
+    """A page of a login portal or a load balancer comes with 200 too, and no client can read it."""
+    if "json" not in content_type.lower() and body.lstrip()[:1] not in (b"{", b"["):
+        raise UpstreamUnavailable(cause="the answer is no JSON")
+    if streamed and b'"choices"' not in body and b'"output"' not in body:
+        raise UpstreamUnavailable(cause="neither a stream nor a completion where a stream was asked for")
+
+
+def _read_bytes(most: int) -> bytes:
+    """The request's body. Counted by us: werkzeug's own limit cuts chunked bodies short without a word."""
+    declared = request.content_length
+    if declared is not None and declared > most:
+        raise BodyTooLarge(f"The request body is longer than {most} bytes.")
+    stream, sock = request.environ["wsgi.input"], request.environ.get("gunicorn.socket")
+    body = bytearray()
+    deadline = time.monotonic() + BODY_TIMEOUT_S
+    try:
+        if sock is not None:
+            sock.settimeout(BODY_TIMEOUT_S)
+        while data := stream.read(min(PIECE_BYTES, most + 1 - len(body))):
+            body += data
+            if len(body) > most:
+                raise BodyTooLarge(f"The request body is longer than {most} bytes.")
+            if time.monotonic() > deadline:
+                raise BodyTimeout
+    except TimeoutError as error:
+        raise BodyTimeout from error
+    except ParseException as error:
+        raise InvalidRequest("The chunks of the request body cannot be read.") from error
+    except OSError as error:
+        raise CallerGone from error
+    finally:
+        if sock is not None:
+            sock.settimeout(None)
+    if declared is not None and len(body) < declared:
+        raise CallerGone
+    return bytes(body)

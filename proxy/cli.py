@@ -1,0 +1,48 @@
+"""`python -m proxy`: what an operator asks for at a shell. Every command reads the same config as the server."""
+
+import secrets
+import sys
+from hashlib import sha256
+
+import click
+
+from config import ConfigError, Settings, load
+
+KEY_BYTES = 32
+
+
+@click.group()
+@click.option("--config", "path", envvar="LLM_PROXY_CONFIG", default="config.yaml", help="The config file.")
+@click.pass_context
+def main(context: click.Context, path: str) -> None:
+    """A proxy that puts a token that is never stale on every upstream request."""
+    context.obj = path
+
+
+@main.command()
+@click.pass_obj
+def check(path: str) -> None:
+    """Validate the config: all faults at once, each with its path."""
+    settings = _load(path)
+    click.echo(
+        f"{path}: ok ({len(settings.upstreams)} upstreams, {len(settings.token_sources)} token sources, "
+        f"{len(settings.client_keys)} client keys)"
+    )
+
+
+@main.command("new-key")
+@click.option("--label", required=True, help="The name of the caller that the key is for.")
+def new_key(label: str) -> None:
+    """Make a client key: printed once, with the lines for client_keys in config.yaml."""
+    key = "sk-" + secrets.token_urlsafe(KEY_BYTES)
+    click.echo(f"Key for {label}, shown this once:\n\n  {key}\n\nUnder client_keys in config.yaml:\n")
+    click.echo(f'  - {{label: {label}, sha256: "{sha256(key.encode()).hexdigest()}"}}')
+
+
+def _load(path: str) -> Settings:
+    try:
+        return load(path)
+    except ConfigError as error:
+        for fault in error.faults:
+            click.echo(fault, err=True)
+        sys.exit(1)

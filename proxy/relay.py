@@ -1,0 +1,135 @@
+"""Answers on their way to the caller: event streams frame by frame, other bodies whole or piece by piece.
+
+A WSGI iterable sits here between an upstream's answer and gunicorn. Whatever happens, the answer is closed: at its
+end, after an error, and when the caller goes away.
+"""
+
+import time
+from collections.abc import Iterator
+from typing import Literal, Protocol
+
+from proxy import sse
+from proxy.errors import CallerGone, ProxyError, UpstreamTimeout
+
+End = Literal["done", "cut", "caller_gone", "timeout"]
+
+# RAGFlow sorts errors by words: with "server" or "unavailable" in this text it would ask for the whole answer again.
+BROKE_OFF = sse.error_frame("The upstream stream broke off.", type_="server_error", code="upstream_error")
+WHOLE_MOST_BYTES = 8 * 1024 * 1024
+LINGER_S = 0.2
+
+
+class Body(Protocol):
+    """What a relay needs of an upstream's answer."""
+
+    def read(self, wait_s: float | None = None) -> bytes | None: ...
+    def finish(self, wait_s: float) -> None: ...
+    def close(self) -> None: ...
+
+
+class StreamRelay:
+    """An upstream's event stream as frames that every client reads; `end` tells how it went once it is closed."""
+
+    def __init__(self, body: Body, *, keepalive_s: float | None) -> None:
+        self.end: End = "caller_gone"  # until something else is known
+        self.bytes_sent = 0
+        self.first_byte_at: float | None = None  # time.monotonic()
+        self._body = body
+        self._keepalive_s = keepalive_s
+        self._frames = sse.FrameReader()
+
+    def __iter__(self) -> Iterator[bytes]:
+        for piece in self._pieces():
+            if self.first_byte_at is None:
+                self.first_byte_at = time.monotonic()
+            self.bytes_sent += len(piece)
+            yield piece
+
+    def close(self) -> None:
+        """Called by gunicorn when the last byte is out or the caller is gone."""
+        if self.end == "done":
+            # The upstream's own end of body comes just behind [DONE]: with it the connection can be kept.
+            self._body.finish(LINGER_S)
+        else:
+            self._body.close()
+
+    def _pieces(self) -> Iterator[bytes]:
+        try:
+            while not self._frames.done:
+                data = self._body.read(self._keepalive_s)
+                if data is None:
+                    yield sse.KEEPALIVE
+                elif data:
+                    block = self._frames.feed(data)
+                    if block:
+                        yield block
+                else:
+                    yield from self._at_clean_end()
+                    return
+            self.end = "done"
+        except CallerGone:
+            return
+        except (ProxyError, sse.FrameTooLong) as error:
+            self.end = "timeout" if isinstance(error, UpstreamTimeout) else "cut"
+            self._body.close()
+            yield BROKE_OFF
+
+    def _at_clean_end(self) -> Iterator[bytes]:
+        """The body ended without [DONE]: all right after a finish_reason, else it was cut where nobody can see it."""
+        block = self._frames.end()
+        if block:
+            yield block
+        if self._frames.done:
+            self.end = "done"
+        elif self._frames.is_finished:
+            self.end = "done"
+            yield sse.DONE
+        else:
+            self.end = "cut"
+            if not self._frames.ended_in_error:
+                yield BROKE_OFF
+
+
+class PieceRelay:
+    """A body too large to be held, or not of text: passed on as it comes."""
+
+    def __init__(self, body: Body, start: bytes = b"") -> None:
+        self.end: End = "caller_gone"
+        self.bytes_sent = 0
+        self.first_byte_at: float | None = None  # time.monotonic()
+        self._body = body
+        self._start = start
+
+    def __iter__(self) -> Iterator[bytes]:
+        try:
+            data: bytes | None = self._start or self._body.read()
+            self.first_byte_at = time.monotonic()
+            while data:
+                self.bytes_sent += len(data)
+                yield data
+                data = self._body.read()
+            self.end = "done"
+        except CallerGone:
+            return
+        except ProxyError:
+            # The head is out: only a connection that breaks tells the caller that the body is not whole.
+            self.end = "cut"
+            raise
+
+    def close(self) -> None:
+        self._body.close()
+
+
+def read_whole(body: Body) -> bytes | PieceRelay:
+    """The whole body, so that a cut can still become an error; past 8 MiB a relay for all of it."""
+    held = bytearray()
+    try:
+        while data := body.read():
+            held += data
+            if len(held) > WHOLE_MOST_BYTES:
+                return PieceRelay(body, bytes(held))
+    except BaseException:
+        body.close()
+        raise
+    body.close()
+    return bytes(held)

@@ -1,0 +1,168 @@
+"""The text of event streams: whatever an upstream sends becomes frames that every client reads; no I/O.
+
+A frame that leaves is one line `data: ` + text, LF, and a blank line, or a comment line and a blank line. The WHATWG
+standard allows much more (CR and CRLF, several `data` lines, `event`, `id`, `retry`, a byte order mark), and each of it
+breaks some client. Frames that already are so are not touched, and most streams consist of nothing else: they are
+recognised several at a time by one regular expression.
+"""
+
+import json
+import re
+
+DONE = b"data: [DONE]\n\n"
+KEEPALIVE = b": keep-alive\n\n"
+FRAME_MOST_BYTES = 1024 * 1024
+MEDIA_TYPE = "text/event-stream"
+
+_CLEAN = re.compile(rb"(?:(?:data: [^\r\n]|:)[^\r\n]*\n\n)+")
+_LINE_END = re.compile(rb"\r\n|\r|\n")
+_FINISHED = re.compile(rb'"finish_reason"\s*:\s*"|"type"\s*:\s*"response\.(?:completed|incomplete|failed)"')
+_NO_CHOICES = re.compile(rb'"choices"\s*:\s*\[\s*\]')
+_ERROR = re.compile(rb'data: \{\s*"error"\s*:')
+_BOM = b"\xef\xbb\xbf"
+
+
+class FrameTooLong(Exception):
+    """A frame of more than 1 MiB: it would have to be held in memory to its end."""
+
+
+def error_frame(message: str, *, type_: str, code: str) -> bytes:
+    """One event that tells of an error, in the shape that the OpenAI SDKs raise from."""
+    error = {"error": {"message": message, "type": type_, "param": None, "code": code}}
+    return b"data: " + json.dumps(error).encode() + b"\n\n"
+
+
+class FrameReader:
+    """Bytes of an event stream in, clean whole frames out. Time is linear in the bytes however they are cut."""
+
+    def __init__(self) -> None:
+        self.done = False  # [DONE] went out; whatever follows is dropped
+        self._held = bytearray()  # no whole frame yet
+        self._searched = 0  # bytes of it in which no frame's end was found
+        self._lines: _LineReader | None = None  # from the first CR on
+        self._at_start = True
+        self._recent = (b"", b"")  # the last two blocks that went out
+
+    def feed(self, data: bytes) -> bytes:
+        """The frames that are whole now, or b"". Raises FrameTooLong."""
+        if self.done:
+            return b""
+        if self._at_start:
+            data = self._without_bom(data)
+        if self._lines is None and b"\r" not in data:
+            return self._feed_lf(data)
+        if self._lines is None:
+            self._lines = _LineReader()
+            data = bytes(self._held) + data
+            self._held.clear()
+        return self._out(self._lines.feed(data))
+
+    def end(self) -> bytes:
+        """The frame that a clean end of the body completes, or b""; call it once, and not after a cut."""
+        if self.done:
+            return b""
+        lines = self._lines or _LineReader()
+        return self._out(lines.feed(bytes(self._held) + b"\n\n"))
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether the last frame (a closing usage frame aside) says why the answer ended: nothing is missing then."""
+        frame = self._last_frame()
+        return bool(_FINISHED.search(frame))
+
+    @property
+    def ended_in_error(self) -> bool:
+        """Whether the last frame is the upstream's own error event."""
+        return bool(_ERROR.match(self._last_frame()))
+
+    def _feed_lf(self, data: bytes) -> bytes:
+        held = self._held
+        held += data
+        end = held.rfind(b"\n\n", max(0, self._searched - 1))
+        if end < 0:
+            self._searched = len(held)
+            _check_length(len(held))
+            return b""
+        block = bytes(held[: end + 2])
+        del held[: end + 2]
+        self._searched = len(held)
+        _check_length(len(held))
+        if not _CLEAN.fullmatch(block):
+            block = _LineReader().feed(block)
+        return self._out(block)
+
+    def _out(self, block: bytes) -> bytes:
+        if not block:
+            return b""
+        # A line break never stands inside a JSON text, so this finds the frame and no answer that speaks of it.
+        if block.startswith(DONE):
+            block, self.done = DONE, True
+        elif (at := block.find(b"\n\n" + DONE)) >= 0:
+            block, self.done = block[: at + 2 + len(DONE)], True
+        self._recent = (self._recent[1], block)
+        return block
+
+    def _last_frame(self) -> bytes:
+        frames = [frame for frame in b"".join(self._recent).split(b"\n\n") if frame and not frame.startswith(b":")]
+        while len(frames) > 1 and _NO_CHOICES.search(frames[-1]):
+            frames.pop()
+        return frames[-1] if frames else b""
+
+    def _without_bom(self, data: bytes) -> bytes:
+        start = bytes(self._held) + data
+        self._held.clear()
+        if len(start) < len(_BOM) and _BOM.startswith(start):
+            self._held += start
+            return b""
+        self._at_start = False
+        return start.removeprefix(_BOM)
+
+
+class _LineReader:
+    """The slow way, line by line as the standard says: fields are told apart and events put together anew."""
+
+    def __init__(self) -> None:
+        self._line = bytearray()  # no line end yet
+        self._data: list[bytes] = []
+        self._data_bytes = 0
+        self._after_cr = False
+
+    def feed(self, data: bytes) -> bytes:
+        if self._after_cr and data:
+            # CR ended the line before; an LF that comes in the next read belongs to it.
+            data = data.removeprefix(b"\n")
+            self._after_cr = False
+        if data.endswith(b"\r"):
+            self._after_cr = True
+        *lines, rest = _LINE_END.split(data)
+        if lines:
+            lines[0] = bytes(self._line) + lines[0]
+            self._line.clear()
+        self._line += rest
+        _check_length(len(self._line) + self._data_bytes)
+        return b"".join(map(self._take_line, lines))
+
+    def _take_line(self, line: bytes) -> bytes:
+        """What a line completes: a comment at once, an event at its blank line."""
+        if not line:
+            return self._event()
+        if line.startswith(b":"):
+            return line + b"\n\n"
+        name, _, value = line.partition(b":")
+        if name == b"data":
+            self._data.append(value.removeprefix(b" "))
+            self._data_bytes += len(value)
+            _check_length(self._data_bytes)
+        return b""
+
+    def _event(self) -> bytes:
+        # A line break between `data` lines is white space to JSON, and so is the blank that it becomes.
+        text = b" ".join(self._data)
+        self._data.clear()
+        self._data_bytes = 0
+        return b"data: " + text + b"\n\n" if text.strip() else b""
+
+
+def _check_length(length: int) -> None:
+    if length > FRAME_MOST_BYTES:
+        raise FrameTooLong

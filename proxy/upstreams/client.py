@@ -1,0 +1,286 @@
+"""UpstreamClient and AsyncUpstreamClient: the SDK's clients, with a fresh token on each attempt and bytes both ways.
+
+The SDK's own `request()` drives: it builds, sends and sorts errors. Two of its hooks are ours: `_build_request` makes
+the request from parts prepared once and the token of this attempt, and `_send_request` replays once after a 401.
+Everything the SDK would read from the environment (`OPENAI_*`, proxies) is left aside, since a setting that nobody
+sees in `config.yaml` must not decide where a credential goes. This folder alone knows the SDK and its errors.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import httpx2
+from openai import APIConnectionError, APIStatusError, APITimeoutError, AsyncOpenAI, OpenAI
+from openai._models import FinalRequestOptions
+
+from proxy.errors import CallerGone, ProxyError, UpstreamAnswer, UpstreamTimeout, UpstreamUnavailable
+from proxy.headers import Fields
+from proxy.tokens.holder import TokenHolder
+from proxy.tokens.token import Token
+from proxy.upstreams.exchange import Exchange
+from proxy.upstreams.transport import ERROR_BODY_MOST_BYTES, AnswerBody, SocketTransport, Timeouts
+
+WHOLE_ANSWER_MOST_BYTES = 64 * 1024 * 1024
+# The SDK wants a key to start; it never leaves, since `_build_request` makes the fields.
+_NO_KEY = "set-per-request"
+
+
+@dataclass(frozen=True, slots=True)
+class UpstreamSettings:
+    """What both clients of one upstream need to know."""
+
+    name: str
+    base_url: str
+    token_header: str = "Authorization"
+    token_prefix: str = "Bearer"
+    fields: Mapping[str, str] = field(default_factory=dict, repr=False)
+    renew_on: frozenset[int] = frozenset({401})
+    timeouts: Timeouts = field(default_factory=Timeouts)
+
+
+class Answer:
+    """An upstream's good answer: its head, and the body to be read piece by piece and then closed."""
+
+    __slots__ = ("_body", "_exchange", "content_type", "fields", "status")
+
+    def __init__(self, response: httpx2.Response, exchange: Exchange) -> None:
+        self.status = response.status_code
+        self.fields: Fields = response.headers.multi_items()
+        self.content_type = response.headers.get("Content-Type", "")
+        self._body: AnswerBody = response.extensions["answer_body"]
+        self._exchange = exchange
+
+    def read(self, wait_s: float | None = None) -> bytes | None:
+        """The next bytes of the body; b"" at its end, None when nothing came within wait_s.
+
+        Raises UpstreamTimeout, UpstreamUnavailable (cut short) or CallerGone; the body is closed then.
+        """
+        try:
+            return self._body.read(wait_s)
+        except httpx2.HTTPError as error:
+            raise translate_error(error, self._exchange) from error
+
+    def finish(self, wait_s: float) -> None:
+        """Read what may be left after the part that mattered, so that the connection can be kept; then close."""
+        try:
+            while self._body.read(wait_s):
+                pass
+        except httpx2.HTTPError:
+            pass  # closed by read()
+        self._body.close()
+
+    def close(self) -> None:
+        self._body.close()
+
+
+class UpstreamOptions(FinalRequestOptions):  # type: ignore[misc]  # final for type checkers; a field is all we add
+    """The SDK's description of one request, with the exchange that may break it off."""
+
+    exchange: Any = None
+
+
+class RequestBuilder:
+    """Makes requests to one upstream and judges refused tokens; holds no connection and does no I/O."""
+
+    def __init__(self, settings: UpstreamSettings) -> None:
+        self._settings = settings
+        self._base_url = settings.base_url.rstrip("/")
+        self._urls: dict[str, httpx2.URL] = {}
+        self._fields: Fields = [
+            *settings.fields.items(),
+            ("Accept", "*/*"),
+            ("Accept-Encoding", "identity"),  # frames are looked at on the way, so they must come unpacked
+            ("User-Agent", "llm-proxy"),
+        ]
+        self._token_field: tuple[Token | None, str] = (None, "")
+
+    def build(self, options: FinalRequestOptions, token: Token | None) -> httpx2.Request:
+        fields = [*self._fields, *(options.headers or {}).items()]
+        if token is not None:
+            fields.append((self._settings.token_header, self._token_value(token)))
+        return httpx2.Request(
+            options.method.upper(),
+            self._url(options.url),
+            headers=fields,  # type: ignore[arg-type]  # the SDK's header mapping allows for its Omit, which we never use
+            content=options.content,  # type: ignore[arg-type]  # bytes always
+            extensions={"token": token, "exchange": getattr(options, "exchange", None)},
+        )
+
+    def with_token(self, request: httpx2.Request, token: Token) -> httpx2.Request:
+        """The same request once more, for the replay after a 401."""
+        request.headers[self._settings.token_header] = self._token_value(token)
+        request.extensions["token"] = token
+        return request
+
+    def refuses_token(self, response: httpx2.Response) -> bool:
+        """Whether the answer is about our token: a listed status, or RFC 6750 §3.1's invalid_token."""
+        if response.status_code in self._settings.renew_on:
+            return True
+        challenge = response.headers.get("WWW-Authenticate", "")
+        return response.status_code == 403 and 'error="invalid_token"' in challenge
+
+    def _url(self, path: str) -> httpx2.URL:
+        # Paths come from our routes, but `models/{id}` has a caller's text in it: keep the memory bounded.
+        url = self._urls.get(path)
+        if url is None:
+            url = httpx2.URL(self._base_url + path)
+            if len(self._urls) < 64:
+                self._urls[path] = url
+        return url
+
+    def _token_value(self, token: Token) -> str:
+        """The header's value, made once per token."""
+        held, value = self._token_field
+        if held is not token:
+            value = f"{self._settings.token_prefix} {token.value}".strip()
+            self._token_field = (token, value)
+        return value
+
+
+def translate_error(error: Exception, exchange: Exchange | None = None) -> ProxyError:
+    """Ours for one of the SDK's or httpx2's, the only place where theirs are known."""
+    if exchange is not None and exchange.broken_off:
+        return CallerGone()
+    if isinstance(error, APIStatusError):
+        return _translate_status(error.response)
+    cause = type(error.__cause__ or error).__name__
+    if isinstance(error, APITimeoutError | httpx2.TimeoutException):
+        return UpstreamTimeout(cause=cause)
+    return UpstreamUnavailable(cause=cause)
+
+
+def _translate_status(response: httpx2.Response) -> ProxyError:
+    status = response.status_code
+    if status < 400 or status == 401:
+        # A redirect is not followed, and a 401 is about our token: neither means anything to the caller.
+        return UpstreamUnavailable(cause=f"the upstream answered {status}")
+    return UpstreamAnswer(status, response.headers.multi_items(), response.content[:ERROR_BODY_MOST_BYTES])
+
+
+class UpstreamClient(OpenAI):
+    """One upstream, asked from request threads or greenlets. Built once per worker, after the fork."""
+
+    def __init__(self, settings: UpstreamSettings, tokens: TokenHolder | None, transport: SocketTransport) -> None:
+        self._builder = RequestBuilder(settings)
+        self._tokens = tokens
+        super().__init__(
+            api_key=_NO_KEY,
+            organization="",
+            project="",
+            base_url=settings.base_url,
+            max_retries=0,
+            http_client=httpx2.Client(transport=transport, trust_env=False, follow_redirects=False),
+        )
+
+    def send(self, method: str, path: str, *, content: bytes, fields: Fields, exchange: Exchange) -> Answer:
+        """Ask the upstream; returns once the head of a good answer is here.
+
+        Raises TokenUnavailable, UpstreamUnavailable, UpstreamTimeout, UpstreamAnswer (its own 4xx or 5xx, read whole
+        up to 64 KiB) or CallerGone. Nothing is retried but one replay after a refused token.
+        """
+        options = UpstreamOptions.construct(
+            method=method,
+            url=path,
+            content=content,
+            headers=dict(fields),
+            exchange=exchange,  # type: ignore[call-arg]
+        )
+        try:
+            response = self.request(httpx2.Response, options, stream=True)
+        except (APIConnectionError, APIStatusError, httpx2.HTTPError) as error:
+            raise translate_error(error, exchange) from error
+        if response.status_code == 204:
+            response.close()
+            raise UpstreamUnavailable(cause="the upstream answered 204")
+        return Answer(response, exchange)
+
+    def _build_request(self, options: FinalRequestOptions, *, retries_taken: int = 0) -> httpx2.Request:
+        return self._builder.build(options, None if self._tokens is None else self._tokens.token())
+
+    def _send_request(self, request: httpx2.Request, *, stream: bool, **kwargs: Any) -> httpx2.Response:
+        response = self._client.send(request, stream=stream, **kwargs)
+        refused = request.extensions["token"]
+        if self._tokens is None or refused is None or not self._builder.refuses_token(response):
+            return response
+        token = self._tokens.replacement(refused)
+        if token is None:
+            return response
+        response.close()
+        return self._client.send(self._builder.with_token(request, token), stream=stream, **kwargs)
+
+
+class AsyncUpstreamClient(AsyncOpenAI):
+    """One upstream, asked many times for one request. Lives on the worker's event loop, and nowhere else.
+
+    The loop runs in a native thread, which must not wait for the holder's lock: the token is read from the holder's
+    snapshot, and a refused one is raised for the view to renew and to run the whole again.
+    """
+
+    def __init__(
+        self, settings: UpstreamSettings, tokens: TokenHolder | None, transport: httpx2.AsyncBaseTransport
+    ) -> None:
+        self._builder = RequestBuilder(settings)
+        self._tokens = tokens
+        super().__init__(
+            api_key=_NO_KEY,
+            organization="",
+            project="",
+            base_url=settings.base_url,
+            max_retries=0,
+            http_client=httpx2.AsyncClient(
+                transport=transport,
+                trust_env=False,
+                follow_redirects=False,
+                timeout=httpx2.Timeout(
+                    settings.timeouts.idle_s,
+                    connect=settings.timeouts.connect_s,
+                    read=settings.timeouts.first_byte_s,
+                ),
+            ),
+        )
+
+    async def send(self, path: str, *, content: bytes, fields: Fields) -> bytes:
+        """Ask the upstream; its good answer's body, whole. Raises as UpstreamClient.send, and RefusedToken."""
+        options = UpstreamOptions.construct(method="post", url=path, content=content, headers=dict(fields))
+        try:
+            response = await self.request(httpx2.Response, options, stream=True)
+            return await _read_whole(response)
+        except (APIConnectionError, APIStatusError, httpx2.HTTPError) as error:
+            raise translate_error(error) from error
+
+    def _build_request(self, options: FinalRequestOptions, *, retries_taken: int = 0) -> httpx2.Request:
+        token = None if self._tokens is None else self._tokens.usable_token()
+        if self._tokens is not None and token is None:
+            raise RefusedToken(None)
+        return self._builder.build(options, token)
+
+    async def _send_request(self, request: httpx2.Request, *, stream: bool, **kwargs: Any) -> httpx2.Response:
+        response = await self._client.send(request, stream=stream, **kwargs)
+        refused = request.extensions["token"]
+        if refused is not None and self._builder.refuses_token(response):
+            raise RefusedToken(refused)
+        return response
+
+
+async def _read_whole(response: httpx2.Response) -> bytes:
+    """The raw body. Packed ones are refused unread: unpacked they could be a thousand times as long."""
+    body = bytearray()
+    try:
+        if response.headers.get("Content-Encoding", "identity") != "identity":
+            raise UpstreamUnavailable(cause="the answer is encoded though identity was asked for")
+        async for piece in response.aiter_raw():
+            body += piece
+            if len(body) > WHOLE_ANSWER_MOST_BYTES:
+                raise UpstreamUnavailable(cause=f"the answer is longer than {WHOLE_ANSWER_MOST_BYTES} bytes")
+        return bytes(body)
+    finally:
+        await response.aclose()
+
+
+class RefusedToken(Exception):
+    """The upstream refused this token, or it ran out meanwhile (None); the view renews and runs the calls again."""
+
+    def __init__(self, token: Token | None) -> None:
+        super().__init__("the token was refused")
+        self.token = token
