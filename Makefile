@@ -42,7 +42,9 @@ $(VENV)/dev.stamp: requirements-dev.txt $(VENV)/run.stamp
 	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.txt
 	@touch $@
 
-# The openai client for node, as callers use it.
+# The openai client for node, as callers use it. On Debian a missing tool is installed where that is allowed.
 node_modules/.stamp: package-lock.json
+	@{ command -v npm && command -v curl; } > /dev/null || { apt-get update -qq && apt-get install -y -qq curl nodejs npm > /dev/null; } \
+		|| { echo "make test needs node, npm and curl" >&2; exit 1; }
 	npm ci --silent --no-audit --no-fund
 	@touch $@

@@ -1,0 +1,60 @@
+"""The routes that callers rely on, under every prefix; checked on the app's own map, without a server."""
+
+import pytest
+from flask import Flask
+from werkzeug.exceptions import NotFound
+
+from config import Settings
+from proxy import create_app
+
+POST_ROUTES = (
+    "chat/completions",
+    "embeddings",
+    "completions",
+    "responses",
+    "rerank",
+    "moderations",
+    "images/generations",
+    "audio/speech",
+)
+GET_ROUTES = ("models", "models/gpt-4o", "models/org/name")
+PREFIXES = tuple(prefix + version for prefix in ("/agent/api/llm_proxy", "") for version in ("", "/v1", "/v1/v1"))
+
+
+@pytest.fixture(scope="module")
+def app() -> Flask:
+    upstream = {"name": "llm", "base_url": "http://127.0.0.1:9/v1"}
+    return create_app(Settings.model_validate({"upstreams": [upstream]}))
+
+
+@pytest.mark.parametrize("prefix", PREFIXES)
+@pytest.mark.parametrize(("method", "routes"), [("POST", POST_ROUTES), ("GET", GET_ROUTES)], ids=["POST", "GET"])
+def test_a_route_is_found_under_a_prefix_with_and_without_a_last_slash(
+    app: Flask, prefix: str, method: str, routes: tuple[str, ...]
+) -> None:
+    adapter = app.url_map.bind("proxy")
+    for route in routes:
+        endpoint, _ = adapter.match(f"{prefix}/{route}", method)
+        assert endpoint
+        if method == "POST":
+            assert adapter.match(f"{prefix}/{route}/", method)[0] == endpoint
+
+
+@pytest.mark.parametrize("path", ["/healthz", "/readyz", "/status"])
+def test_operations_are_at_the_root_only(app: Flask, path: str) -> None:
+    adapter = app.url_map.bind("proxy")
+    assert adapter.match(path, "GET")
+    with pytest.raises(NotFound):
+        adapter.match("/agent/api/llm_proxy" + path, "GET")
+
+
+def test_no_route_redirects(app: Flask) -> None:
+    client = app.test_client()
+    for path in ("/v1/models/", "//v1/models", "/v1//models", "/healthz/"):
+        assert client.get(path).status_code not in range(300, 400)
+
+
+def test_an_error_of_the_app_has_the_shape_of_openai_without_a_server_too(app: Flask) -> None:
+    answer = app.test_client().post("/v1/chat/completions", data=b"{")
+    assert answer.status_code == 400
+    assert answer.get_json()["error"]["code"] == "invalid_json"
