@@ -44,8 +44,10 @@ class TokenHolder:
         self._thread: threading.Thread | None = None
         self._closed = False
         self._fetching = False
-        self._forced = False  # an upstream refused the token that is held
-        self._attempts = 0  # fetches that have ended, well or not
+        self._woken = False  # the thread shall look again before it sleeps
+        self._forced = False  # a fetch before its time is wanted, and the budget allows it
+        self._refused_generation = -1  # of the token that an upstream refused last
+        self._attempts = 0  # turns under the store's lock that have ended, with a token or without
         self._waiting = 0
         self._last_refusal = ""
 
@@ -76,12 +78,15 @@ class TokenHolder:
         self.start()
         deadline = self._clock() + schedule.WAIT_DEADLINE_S
         with self._changed:
-            if not self._fetching and not self._ask_forced_fetch(refused):
+            self._refused_generation = max(self._refused_generation, refused.generation)
+            if self.usable_token() is None:
+                self._wake()  # the refused one has run out: its successor is due anyhow and no matter of the budget
+            elif not self._fetching and not self._ask_forced_fetch(refused):
                 return self._newer_than(refused)
             seen = self._attempts
             while self._newer_than(refused) is None and self._attempts == seen and not self._closed:
                 left_s = deadline - self._clock()
-                if left_s <= 0:
+                if left_s <= 0 or self._is_cooling_down():
                     break
                 self._changed.wait(left_s)
             return self._newer_than(refused)
@@ -120,6 +125,7 @@ class TokenHolder:
             self._adopt(record)
             due_in_s = record.due_at(now) - now
             if due_in_s > 0 and not self._forced:
+                self._changed.notify_all()  # another holder of the store may have done what callers wait for
                 return due_in_s
             self._fetching = True
         won = False
@@ -127,11 +133,17 @@ class TokenHolder:
             with self._store.try_lock() as won:
                 if not won:
                     return LOST_LOCK_PAUSE_S
-                self._fetch(self._store.load())
+                record = self._store.load()  # again: the one who had the lock before may have fetched
+                if self._is_fetch_wanted(record):
+                    self._fetch(record)
         finally:
             self._end_attempt(won)
         now = self._clock()
         return self._store.load().due_at(now) - now
+
+    def _is_fetch_wanted(self, record: Record) -> bool:
+        now = self._clock()
+        return record.due_at(now) <= now or (self._forced and record.generation == self._refused_generation)
 
     def _end_attempt(self, ended: bool) -> None:
         """Tell all who wait how the fetch went; a lost lock is no attempt, they wait on."""
@@ -151,7 +163,7 @@ class TokenHolder:
                 raise TokenUnavailable(retry_after_s=1.0, cause=f"{WAITERS_MOST} requests wait for a token already")
             seen = self._attempts
             self._waiting += 1
-            self._changed.notify_all()  # a host that was suspended wakes with its timers behind the boot clock
+            self._wake()  # a host that was suspended wakes with its timers behind the boot clock
             try:
                 while True:
                     token = self.usable_token()
@@ -187,34 +199,46 @@ class TokenHolder:
             if won:
                 moved, self._forced = after_refusal(self._store.load(), now=self._clock())
                 self._store.save(moved)
-        self._changed.notify_all()
+        if self._forced:
+            self._wake()
         return self._forced
 
     def _fetch(self, record: Record) -> None:
         fetched_at = self._clock()  # before the request leaves: the life counts from the issuer's clock, not from ours
         try:
-            grant = self._fetch_grant(record.usable_token(fetched_at))
+            grant = self._fetch_grant(record)
+            # Refused, maybe while this very fetch was on its way: then another token is a gain whenever it ends.
+            forced = record.generation == self._refused_generation
+            moved = after_grant(
+                record, grant, fetched_at=fetched_at, now=self._clock(), jitter=self._jitter(), forced=forced
+            )
         except TokenFetchError as error:
             self._log_failure(error)
             self._store.save(after_failure(record, error, now=self._clock(), jitter=self._jitter()))
             return
-        moved = after_grant(
-            record, grant, fetched_at=fetched_at, now=self._clock(), jitter=self._jitter(), forced=self._forced
-        )
         self._store.save(moved)
         self._last_refusal = ""
         token = moved.token
         if token is not None:
             logger.info("token source {}: {} lives {:.0f} s", self.name, token, grant.lifetime_s)
 
-    def _fetch_grant(self, held: Token | None) -> Grant:
+    def _fetch_grant(self, record: Record) -> Grant:
         try:
-            return self._source.fetch()
+            return self._ask_source()
         except TokenFetchError as error:
             # With a token in hand the back-off is soon enough; without one callers wait for this very fetch.
-            if held is not None or not error.connection:
+            if record.usable_token(self._clock()) is not None or not error.connection or self._closed:
                 raise
+            return self._ask_source()
+
+    def _ask_source(self) -> Grant:
+        """One call; whatever a source throws is a failed fetch, so that the cool-down holds for its bugs too."""
+        try:
             return self._source.fetch()
+        except TokenFetchError:
+            raise
+        except Exception as error:
+            raise TokenFetchError(f"unexpected {type(error).__name__}") from None
 
     def _log_failure(self, error: TokenFetchError) -> None:
         """One ERROR line when the issuer begins to refuse us or changes its reason; a warning for the rest."""
@@ -233,9 +257,16 @@ class TokenHolder:
             try:
                 pause_s = self.renew_if_due()
             except Exception as error:
-                # The thread is the only one that fetches: whatever a store or a source throws must not end it.
+                # The thread is the only one that fetches: whatever a store throws must not end it.
                 logger.error("token source {}: unexpected {}", self.name, type(error).__name__)
                 pause_s = schedule.RETRY_CAP_S
             with self._changed:
-                if not self._closed and not self._forced and pause_s > 0:
+                if not self._closed and not self._woken and pause_s > 0:
                     self._changed.wait(min(pause_s, 3600.0))
+                self._woken = False
+
+    def _wake(self) -> None:
+        """Make the thread look again; under the lock only. One that fetches looks again anyhow, when that has ended."""
+        if not self._fetching and not self._woken:
+            self._woken = True
+            self._changed.notify_all()

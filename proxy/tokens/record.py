@@ -43,8 +43,9 @@ def after_grant(record: Record, grant: Grant, *, fetched_at: float, now: float, 
     """The record after a good fetch: with the new token, or with the old one where the new one is no gain.
 
     `forced`: the upstream had refused the held token, so another one is a gain even if it ends earlier.
+    Raises TokenFetchError: the new token had run out before it arrived, which is no better than no token.
     """
-    calm = replace(record, failures=0, refusals=0, retry_at=-math.inf)
+    calm = replace(record, failures=0, refusals=0, retry_at=fetched_at + schedule.FETCH_GAP_S)
     token = Token(
         grant.access_token,
         fetched_at=fetched_at,
@@ -52,6 +53,8 @@ def after_grant(record: Record, grant: Grant, *, fetched_at: float, now: float, 
         generation=record.generation + 1,
         jitter=jitter,
     )
+    if now >= token.usable_until:
+        raise TokenFetchError("the token had run out when it arrived")
     held = record.usable_token(now)
     if held is None or (held.value != token.value and (forced or token.expires_at > held.expires_at)):
         return replace(calm, token=token, generation=token.generation)
@@ -92,6 +95,8 @@ def after_refusal(record: Record, *, now: float) -> tuple[Record, bool]:
         return record, False
     if len(recent) < schedule.FORCED_MOST:
         return replace(record, forced_at=(*recent, now)), True
+    if recent[-1] < record.breaker_until:
+        return record, False  # the breaker has closed and nothing was fetched since, so nothing calls for a longer one
     calm_for_s = now - record.breaker_until
     open_s = schedule.breaker_s(record.breaker_s if calm_for_s < schedule.breaker_s(record.breaker_s) else 0.0)
     return replace(record, forced_at=recent, breaker_until=now + open_s, breaker_s=open_s), False

@@ -10,6 +10,7 @@ GUARD_S = 2.0
 OUTAGE_S = 120.0  # an issuer may be away that long without any caller noticing
 RETRY_CAP_S = 10.0
 FETCH_DEADLINE_S = 5.0
+FETCH_GAP_S = 0.25  # between two fetches' begins, however short the tokens' lives are
 WAIT_DEADLINE_S = 6.0  # a request without a token waits so long for the shared fetch
 FORCED_GAP_S = 5.0
 FORCED_WINDOW_S = 60.0

@@ -48,15 +48,20 @@ class TokenEndpoint:
 
         Raises TokenFetchError: no 2xx answer within 5 s, or one of more than 1 MiB.
         """
+        if self._client.is_closed:
+            raise TokenFetchError("token endpoint: closed")
         deadline = _Deadline(FETCH_DEADLINE_S)
         try:
             reply = self._send(deadline, parts)
         except (httpx.HTTPError, httpx.InvalidURL, UnicodeError, ValueError) as error:
             reason = "no answer within the deadline" if deadline.passed else _reason(error)
-            is_connection_error = isinstance(error, httpx.NetworkError) and not deadline.passed
-            raise TokenFetchError(f"token endpoint: {reason}", connection=is_connection_error) from None
+            broke = isinstance(error, httpx.NetworkError | httpx.RemoteProtocolError) and not deadline.passed
+            raise TokenFetchError(f"token endpoint: {reason}", connection=broke) from None
         finally:
             deadline.cancel()
+            self._client.cookies.clear()  # a session of the issuer's must not decide over the next fetch
+        if deadline.passed:  # a body without a length ends where the connection was broken off, and looks whole
+            raise TokenFetchError("token endpoint: no answer within the deadline")
         _check_status(reply)
         return reply
 

@@ -78,7 +78,10 @@ def _checked_lifetime(lifetime_s: float, where: str) -> float:
 def _number(value: object, where: str) -> float:
     """A number or a digit string (some issuers quote it); a bool is an int to Python, not to us."""
     if isinstance(value, (int, float)) and not isinstance(value, bool):
-        return float(value)
+        try:
+            return float(value)
+        except OverflowError:  # a whole number of more than 308 digits, which JSON allows
+            return math.inf
     if isinstance(value, str) and _DIGITS.fullmatch(value):
         return float(value)
     raise TokenFetchError(f"the lifetime at {where} is not a number")

@@ -1,0 +1,347 @@
+import gzip
+import logging
+import socket
+import struct
+import threading
+import time
+from collections.abc import Callable
+from email.utils import formatdate
+
+import pytest
+
+from proxy.tokens.sources import endpoint as endpoint_module
+from proxy.tokens.sources.base import TokenFetchError
+from proxy.tokens.sources.endpoint import REPLY_MOST_BYTES, Reply, TokenEndpoint
+
+_SHORT_S = 0.2
+_HANGS_NOT_S = 5.0
+
+
+@pytest.fixture
+def failure(mark: str) -> Callable[..., TokenFetchError]:
+    """The error of a request that must fail; its text is checked to be one line without a secret or a body."""
+
+    def failure(endpoint: TokenEndpoint) -> TokenFetchError:
+        with pytest.raises(TokenFetchError) as caught:
+            endpoint.ask(data={"secret": mark}, headers={"Authorization": mark})
+        assert mark not in str(caught.value) + repr(caught.value)
+        assert "\n" not in str(caught.value)
+        return caught.value
+
+    return failure
+
+
+@pytest.mark.parametrize("status", [200, 201, 204, 299])
+def test_answer_of_2xx_is_handed_on_with_its_fields_and_body(issuer, make_endpoint, status: int) -> None:
+    issuer.answer(b"" if status == 204 else b"body", status, X_Seen="yes")
+    reply = make_endpoint(issuer.url).ask(data={"a": "b"})
+    assert (reply.status, reply.fields["X-Seen"]) == (status, "yes")
+    assert reply.body == (b"" if status == 204 else b"body")
+
+
+@pytest.mark.parametrize("method", ["GET", "POST", "PUT"])
+def test_request_goes_out_as_described_with_plain_fields_around_it(issuer, make_endpoint, method: str) -> None:
+    make_endpoint(issuer.url + "?a=1", method).ask(headers={"X-Api-Key": "k"}, json={"b": 2})
+    (received,) = issuer.received
+    assert (received.method, received.target, received.body) == (method, "/token?a=1", b'{"b":2}')
+    named = ("x-api-key", "accept", "accept-encoding", "user-agent", "content-type")
+    expected = ["k", "application/json", "identity", "llm-proxy", "application/json"]
+    assert [received.fields[name] for name in named] == expected
+
+
+def test_each_fetch_has_a_connection_of_its_own(issuer, make_endpoint) -> None:
+    body = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
+    issuer.behave(lambda peer: (peer.sendall(body), issuer.ended.wait(0.05)))
+    endpoint = make_endpoint(issuer.url)
+    endpoint.ask()
+    endpoint.ask()
+    assert issuer.connections == 2
+
+
+def test_environment_decides_nothing(issuer, other_issuer, make_endpoint, monkeypatch, tmp_path) -> None:
+    (tmp_path / "netrc").write_text("machine 127.0.0.1 login a password b\n")
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
+        monkeypatch.setenv(name, other_issuer.url)
+    make_endpoint(issuer.url).ask()
+    assert "authorization" not in issuer.received[0].fields
+    assert other_issuer.connections == 0
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_redirect_is_not_followed_and_the_other_host_gets_no_byte(
+    issuer, other_issuer, make_endpoint, failure, status: int
+) -> None:
+    issuer.answer(b"", status, Location=other_issuer.url)
+    error = failure(make_endpoint(issuer.url))
+    assert str(error) == f"token endpoint: status {status}, and redirects are not followed"
+    assert (error.refused, error.connection, other_issuer.connections) == (False, False, 0)
+
+
+@pytest.mark.parametrize(
+    ("status", "refused"),
+    [(status, status in (400, 401, 403)) for status in (400, 401, 402, 403, 404, 408, 429, 500, 502, 503, 504)],
+)
+def test_only_400_401_and_403_say_that_our_credentials_are_refused(
+    issuer, make_endpoint, failure, mark: str, status: int, refused: bool
+) -> None:
+    issuer.answer({"error": "invalid_client", "error_description": mark}, status)
+    error = failure(make_endpoint(issuer.url))
+    assert str(error) == f"token endpoint: status {status}"
+    assert (error.refused, error.connection, error.retry_after_s) == (refused, False, None)
+
+
+@pytest.mark.parametrize("status", [429, 503, 400])
+@pytest.mark.parametrize(
+    ("value", "expected_s"),
+    [
+        pytest.param("7", 7.0, id="seconds"),
+        pytest.param("0", 0.0, id="zero"),
+        pytest.param("1000000000", 1e9, id="many-seconds"),
+        pytest.param("1e9", None, id="not-a-whole-number"),
+        pytest.param("soon", None, id="junk"),
+        pytest.param("", None, id="empty"),
+    ],
+)
+def test_retry_after_comes_with_the_error(issuer, make_endpoint, failure, status, value, expected_s) -> None:
+    issuer.answer(b"", status, Retry_After=value)
+    assert failure(make_endpoint(issuer.url)).retry_after_s == expected_s
+
+
+def test_retry_after_of_a_date_is_the_time_until_then(issuer, make_endpoint, failure) -> None:
+    issuer.answer(b"", 503, Retry_After=formatdate(time.time() + 100, usegmt=True))
+    assert 90 < failure(make_endpoint(issuer.url)).retry_after_s <= 100
+
+
+def _reset(peer: socket.socket) -> None:
+    peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+
+def _cut(head: bytes) -> Callable[[socket.socket], None]:
+    return lambda peer: peer.sendall(head)
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "reason"),
+    [
+        pytest.param(_reset, "ReadError: Connection reset by peer", id="reset"),
+        pytest.param(_cut(b""), "RemoteProtocolError", id="closed-without-an-answer"),
+        pytest.param(_cut(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n{}"), "RemoteProtocolError", id="cut-body"),
+        pytest.param(_cut(b"SSH-2.0-s3cret-mark\r\n\r\n"), "RemoteProtocolError", id="garbage"),
+        pytest.param(_cut(b"HTTP/1.1 200 OK\r\ns3cret-mark\r\n\r\n"), "RemoteProtocolError", id="bad-field"),
+    ],
+)
+def test_broken_answer_is_a_connection_error(issuer, make_endpoint, failure, behaviour, reason: str) -> None:
+    issuer.behave(behaviour)
+    error = failure(make_endpoint(issuer.url))
+    assert (str(error), error.refused, error.connection) == (f"token endpoint: {reason}", False, True)
+
+
+def test_refused_connection_is_a_connection_error(make_endpoint, failure) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    error = failure(make_endpoint(f"http://127.0.0.1:{port}/"))
+    assert (str(error), error.connection) == ("token endpoint: ConnectError: Connection refused", True)
+
+
+def test_name_that_cannot_be_resolved_is_a_connection_error(make_endpoint, failure, monkeypatch) -> None:
+    def resolve(*_: object, **__: object) -> None:
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", resolve)
+    error = failure(make_endpoint("http://issuer.invalid/"))
+    assert (str(error), error.connection) == ("token endpoint: ConnectError: Name or service not known", True)
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        pytest.param({"headers": {"Authorization": "s3cret-mark\r\nX: y"}}, id="line-break-in-a-field"),
+        pytest.param({"headers": {"Authorization": "s3cret-mark\u20ac"}}, id="field-beyond-latin-1"),
+        pytest.param({"json": {"a": "s3cret-mark\udcff"}}, id="lone-surrogate-in-json"),
+        pytest.param({"data": {"a": "s3cret-mark\udcff"}}, id="lone-surrogate-in-a-form"),
+        pytest.param({"json": {"a": float("nan"), "b": "s3cret-mark"}}, id="nan-in-json"),
+    ],
+)
+def test_secret_that_cannot_be_sent_is_a_failed_fetch_that_does_not_show_it(issuer, make_endpoint, parts) -> None:
+    with pytest.raises(TokenFetchError) as caught:
+        make_endpoint(issuer.url).ask(**parts)
+    assert "s3cret-mark" not in str(caught.value)
+    assert not caught.value.refused
+    assert issuer.received == []
+
+
+@pytest.mark.parametrize(
+    ("length", "fits"),
+    [
+        pytest.param(REPLY_MOST_BYTES - 1, True, id="just-below"),
+        pytest.param(REPLY_MOST_BYTES, True, id="at-the-limit"),
+        pytest.param(REPLY_MOST_BYTES + 1, False, id="just-above"),
+    ],
+)
+def test_reply_of_up_to_one_mebibyte_is_read(issuer, make_endpoint, failure, length: int, fits: bool) -> None:
+    issuer.answer(b"x" * length)
+    if fits:
+        assert len(make_endpoint(issuer.url).ask().body) == length
+    else:
+        error = failure(make_endpoint(issuer.url))
+        assert str(error) == f"token endpoint: reply of more than {REPLY_MOST_BYTES} bytes"
+
+
+@pytest.mark.parametrize("status", [200, 500])
+def test_reply_without_end_is_broken_off(issuer, make_endpoint, failure, status: int) -> None:
+    sent = [0]
+
+    def pour(peer: socket.socket) -> None:
+        peer.sendall(b"HTTP/1.1 %d Status\r\nContent-Length: 104857600\r\n\r\n" % status)
+        while not issuer.ended.is_set():
+            sent[0] += peer.send(b"x" * 65536)
+
+    issuer.behave(pour)
+    failure(make_endpoint(issuer.url))
+    issuer.close()
+    assert sent[0] < 50 * 1024 * 1024
+
+
+def test_packed_reply_is_not_unpacked(issuer, make_endpoint) -> None:
+    bomb = gzip.compress(b"x" * 10_000_000)
+    issuer.answer(bomb, Content_Encoding="gzip")
+    assert make_endpoint(issuer.url).ask().body == bomb
+
+
+def _hang(issuer) -> Callable[[socket.socket], None]:
+    return lambda peer: issuer.ended.wait(10)
+
+
+def _drip_head(issuer) -> Callable[[socket.socket], None]:
+    return lambda peer: (peer.sendall(b"HTTP/1.1 200 OK\r\nX-Long: "), issuer.drip(peer, b"x"))
+
+
+def _drip_body(issuer) -> Callable[[socket.socket], None]:
+    head = b'HTTP/1.1 200 OK\r\nContent-Length: 9999\r\n\r\n{"access_token": "s3cret-mark"}'
+    return lambda peer: (peer.sendall(head), issuer.drip(peer))
+
+
+def _drip_body_without_length(issuer) -> Callable[[socket.socket], None]:
+    head = b'HTTP/1.1 200 OK\r\n\r\n{"access_token": "s3cret-mark"'
+    return lambda peer: (peer.sendall(head), issuer.drip(peer))
+
+
+def _drip_chunks(issuer) -> Callable[[socket.socket], None]:
+    head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+    return lambda peer: (peer.sendall(head), issuer.drip(peer, b"1\r\nx\r\n"))
+
+
+@pytest.mark.parametrize("behave", [_drip_head, _drip_body, _drip_body_without_length, _drip_chunks])
+def test_reply_that_drips_past_the_deadline_is_broken_off(issuer, make_endpoint, failure, monkeypatch, behave) -> None:
+    monkeypatch.setattr(endpoint_module, "FETCH_DEADLINE_S", _SHORT_S)
+    issuer.behave(behave(issuer))
+    begin = time.monotonic()
+    error = failure(make_endpoint(issuer.url))
+    assert (str(error), error.connection) == ("token endpoint: no answer within the deadline", False)
+    assert time.monotonic() - begin < _HANGS_NOT_S
+
+
+def test_issuer_that_never_answers_is_given_up(issuer, make_endpoint, failure, monkeypatch) -> None:
+    monkeypatch.setattr(endpoint_module, "FETCH_DEADLINE_S", _SHORT_S)
+    issuer.behave(_hang(issuer))
+    begin = time.monotonic()
+    error = failure(make_endpoint(issuer.url))
+    assert not error.connection
+    assert time.monotonic() - begin < _HANGS_NOT_S
+
+
+# A TLS record that says it is long and a ServerHello that says so too: the client reads on.
+_LONG_HANDSHAKE = b"\x16\x03\x03\x40\x00\x02\x00\x3f\xfc\x03\x03"
+
+
+@pytest.mark.parametrize(
+    "behave",
+    [
+        pytest.param(lambda issuer, peer: issuer.ended.wait(10), id="silence"),
+        pytest.param(lambda issuer, peer: (peer.sendall(_LONG_HANDSHAKE), issuer.drip(peer, b"\0")), id="drip"),
+    ],
+)
+def test_tls_handshake_that_does_not_end_is_given_up(
+    tls_issuer, make_endpoint, failure, trusting_issuer, monkeypatch, behave
+) -> None:
+    monkeypatch.setattr(endpoint_module, "CONNECT_TIMEOUT_S", _SHORT_S)
+    tls_issuer.behave_at_connect(lambda peer: behave(tls_issuer, peer))
+    begin = time.monotonic()
+    error = failure(make_endpoint(tls_issuer.url, ssl_context=trusting_issuer))
+    assert time.monotonic() - begin < _HANGS_NOT_S
+    assert (str(error), error.connection) == ("token endpoint: ConnectTimeout", False)
+
+
+def test_reply_over_tls_drips_past_the_deadline_and_is_broken_off(
+    tls_issuer, make_endpoint, failure, trusting_issuer, monkeypatch
+) -> None:
+    monkeypatch.setattr(endpoint_module, "FETCH_DEADLINE_S", _SHORT_S)
+    tls_issuer.behave(_drip_body(tls_issuer))
+    error = failure(make_endpoint(tls_issuer.url, ssl_context=trusting_issuer))
+    assert str(error) == "token endpoint: no answer within the deadline"
+
+
+def test_trusted_certificate_is_spoken_to(tls_issuer, make_endpoint, trusting_issuer) -> None:
+    assert make_endpoint(tls_issuer.url, ssl_context=trusting_issuer).ask().status == 200
+
+
+def test_certificate_of_an_unknown_authority_gets_no_request(tls_issuer, make_endpoint, failure) -> None:
+    error = failure(make_endpoint(tls_issuer.url))
+    assert "certificate verify failed" in str(error)
+    assert tls_issuer.received == []
+
+
+def test_certificate_for_another_name_gets_no_request(tls_issuer, make_endpoint, failure, trusting_issuer) -> None:
+    error = failure(make_endpoint(f"https://localhost:{tls_issuer.port}/", ssl_context=trusting_issuer))
+    assert "Hostname mismatch" in str(error)
+    assert tls_issuer.received == []
+
+
+def test_plain_http_on_a_tls_port_is_a_failed_fetch(issuer, make_endpoint, failure) -> None:
+    issuer.behave_at_connect(lambda peer: (peer.recv(65536), peer.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")))
+    assert "SSL" in str(failure(make_endpoint(issuer.url.replace("http:", "https:"))))
+
+
+def test_no_timer_is_left_behind(issuer, make_endpoint, failure) -> None:
+    endpoint = make_endpoint(issuer.url)
+    endpoint.ask()
+    issuer.answer(b"", 500)
+    failure(endpoint)
+    for thread in threading.enumerate():
+        if isinstance(thread, threading.Timer):
+            thread.join(1)
+            assert not thread.is_alive()
+
+
+def test_fetch_after_close_is_a_failed_fetch(issuer, make_endpoint, failure) -> None:
+    endpoint = make_endpoint(issuer.url)
+    endpoint.close()
+    assert not failure(endpoint).connection
+    assert issuer.connections == 0
+
+
+def test_fetch_in_flight_at_close_ends(issuer, make_endpoint, callers, monkeypatch) -> None:
+    monkeypatch.setattr(endpoint_module, "FETCH_DEADLINE_S", _SHORT_S)
+    asked = threading.Event()
+    issuer.behave(lambda peer: (asked.set(), issuer.ended.wait(10)))
+    endpoint = make_endpoint(issuer.url)
+    asking = callers(1, endpoint.ask)
+    assert asked.wait(10)
+    endpoint.close()
+    assert isinstance(asking.outcomes()[0], TokenFetchError)
+
+
+def test_library_log_lines_at_debug_hold_no_secret(issuer, make_endpoint, mark: str, caplog) -> None:
+    caplog.set_level(logging.DEBUG)
+    issuer.answer({"access_token": mark})
+    make_endpoint(issuer.url).ask(data={"client_secret": mark}, headers={"Authorization": mark})
+    assert mark in issuer.received[0].body.decode()
+    assert mark not in caplog.text
+
+
+def test_printed_reply_shows_its_status_alone(issuer, make_endpoint, mark: str) -> None:
+    issuer.answer({"access_token": mark}, Set_Cookie=mark)
+    reply = make_endpoint(issuer.url).ask()
+    assert repr(reply) == str(reply) == "Reply(status=200)"
+    assert isinstance(reply, Reply)
