@@ -60,7 +60,7 @@ def changed_members(
         return body.members
     members = {**body.members, **added, "model": model}
     for name in stripped:
-        del members[name]
+        members.pop(name, None)  # the config may name it twice
     return members
 
 

@@ -5,8 +5,10 @@ import sys
 from hashlib import sha256
 
 import click
+from pydantic import TypeAdapter, ValidationError
 
 from config import ConfigError, Settings, load
+from config.values import Label
 
 KEY_BYTES = 32
 
@@ -34,9 +36,14 @@ def check(path: str) -> None:
 @click.option("--label", required=True, help="The name of the caller that the key is for.")
 def new_key(label: str) -> None:
     """Make a client key: printed once, with the lines for client_keys in config.yaml."""
+    try:
+        TypeAdapter(Label).validate_python(label)
+    except ValidationError as error:
+        raise click.BadParameter(error.errors()[0]["msg"], param_hint="--label") from None
     key = "sk-" + secrets.token_urlsafe(KEY_BYTES)
     click.echo(f"Key for {label}, shown this once:\n\n  {key}\n\nUnder client_keys in config.yaml:\n")
-    click.echo(f'  - {{label: {label}, sha256: "{sha256(key.encode()).hexdigest()}"}}')
+    # In quotes: YAML would read a label such as 42 or true as something else.
+    click.echo(f'  - {{label: "{label}", sha256: "{sha256(key.encode()).hexdigest()}"}}')
 
 
 def _load(path: str) -> Settings:

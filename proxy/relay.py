@@ -72,7 +72,8 @@ class StreamRelay:
         except (ProxyError, sse.FrameTooLong) as error:
             self.end = "timeout" if isinstance(error, UpstreamTimeout) else "cut"
             self._body.close()
-            yield BROKE_OFF
+            if not self._frames.ended_in_error:
+                yield BROKE_OFF
 
     def _at_clean_end(self) -> Iterator[bytes]:
         """The body ended without [DONE]: all right after a finish_reason, else it was cut where nobody can see it."""

@@ -18,6 +18,7 @@ _CLEAN = re.compile(rb"(?:(?:data: [^\r\n]|:)[^\r\n]*\n\n)+")
 _LINE_END = re.compile(rb"\r\n|\r|\n")
 _FINISHED = re.compile(rb'"finish_reason"\s*:\s*"|"type"\s*:\s*"response\.(?:completed|incomplete|failed)"')
 _NO_CHOICES = re.compile(rb'"choices"\s*:\s*\[\s*\]')
+_COMMENTS = re.compile(rb"(?::[^\n]*\n\n)+")
 _ERROR = re.compile(rb'data: \{\s*"error"\s*:')
 _BOM = b"\xef\xbb\xbf"
 
@@ -41,7 +42,7 @@ class FrameReader:
         self._searched = 0  # bytes of it in which no frame's end was found
         self._lines: _LineReader | None = None  # from the first CR on
         self._at_start = True
-        self._recent = (b"", b"")  # the last two blocks that went out
+        self._recent = (b"", b"")  # the last two blocks with events that went out
 
     def feed(self, data: bytes) -> bytes:
         """The frames that are whole now, or b"". Raises FrameTooLong."""
@@ -58,11 +59,15 @@ class FrameReader:
         return self._out(self._lines.feed(data))
 
     def end(self) -> bytes:
-        """The frame that a clean end of the body completes, or b""; call it once, and not after a cut."""
+        """The frame that a clean end of the body completes, or b""; call it once, and not after a cut.
+
+        Where the end of the connection is the body's, a cut looks like a clean end: half an event stays here.
+        """
         if self.done:
             return b""
         lines = self._lines or _LineReader()
-        return self._out(lines.feed(bytes(self._held) + b"\n\n"))
+        frames = lines.feed(bytes(self._held) + b"\n\n").split(b"\n\n")[:-1]
+        return self._out(b"".join(frame + b"\n\n" for frame in frames if _is_whole(frame)))
 
     @property
     def is_finished(self) -> bool:
@@ -87,6 +92,8 @@ class FrameReader:
         del held[: end + 2]
         self._searched = len(held)
         _check_length(len(held))
+        if len(block) > FRAME_MOST_BYTES:
+            _check_length(max(map(len, block.split(b"\n\n"))))
         if not _CLEAN.fullmatch(block):
             block = _LineReader().feed(block)
         return self._out(block)
@@ -99,7 +106,8 @@ class FrameReader:
             block, self.done = DONE, True
         elif (at := block.find(b"\n\n" + DONE)) >= 0:
             block, self.done = block[: at + 2 + len(DONE)], True
-        self._recent = (self._recent[1], block)
+        if not _COMMENTS.fullmatch(block):
+            self._recent = (self._recent[1], block)
         return block
 
     def _last_frame(self) -> bytes:
@@ -139,8 +147,9 @@ class _LineReader:
             lines[0] = bytes(self._line) + lines[0]
             self._line.clear()
         self._line += rest
+        block = b"".join(map(self._take_line, lines))
         _check_length(len(self._line) + self._data_bytes)
-        return b"".join(map(self._take_line, lines))
+        return block
 
     def _take_line(self, line: bytes) -> bytes:
         """What a line completes: a comment at once, an event at its blank line."""
@@ -151,7 +160,7 @@ class _LineReader:
         name, _, value = line.partition(b":")
         if name == b"data":
             self._data.append(value.removeprefix(b" "))
-            self._data_bytes += len(value)
+            self._data_bytes += len(value) + 1  # empty lines take memory too
             _check_length(self._data_bytes)
         return b""
 
@@ -161,6 +170,17 @@ class _LineReader:
         self._data.clear()
         self._data_bytes = 0
         return b"data: " + text + b"\n\n" if text.strip() else b""
+
+
+def _is_whole(frame: bytes) -> bool:
+    text = frame.removeprefix(b"data: ")
+    if frame.startswith(b":") or text == b"[DONE]":
+        return True
+    try:
+        json.loads(text)
+    except (ValueError, RecursionError):
+        return False
+    return True
 
 
 def _check_length(length: int) -> None:

@@ -35,8 +35,7 @@ def set_up(*, level: str = "INFO", line_format: Format = "text", stream: TextIO 
     logger.remove()
     logger.configure(patcher=_redact_record)
     sink: Any = sys.stderr if stream is None else stream
-    if line_format == "json":
-        sink = _JsonSink(sink)
+    sink = _JsonSink(sink) if line_format == "json" else _TextSink(sink)
     logger.add(sink, level=level, format=_TEXT, colorize=False, backtrace=False, diagnose=False, catch=True)
     logging.basicConfig(handlers=[InterceptHandler()], level=logging.INFO, force=True)
     for name in _QUIET:
@@ -54,6 +53,17 @@ class InterceptHandler(logging.Handler):
         logger.opt(exception=record.exc_info).log(level, "{}", record.getMessage())
 
 
+class _TextSink:
+    """The line as it is; a traceback ends in the text of an error, which the record's redaction has not seen."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, message: "Message") -> None:
+        self._stream.write(message if message.record["exception"] is None else redact(message))
+        self._stream.flush()
+
+
 class _JsonSink:
     """One JSON object a line: time, level, message, what was bound, and the traceback where there is one."""
 
@@ -63,7 +73,7 @@ class _JsonSink:
     def write(self, message: "Message") -> None:
         record = message.record
         entry = {"time": record["time"].isoformat(), "level": record["level"].name, "message": record["message"]}
-        entry |= record["extra"]
+        entry |= {name: redact(fact) if isinstance(fact, str) else fact for name, fact in record["extra"].items()}
         if record["exception"] is not None:
             entry["exception"] = redact(str(message).partition("\n")[2])
         self._stream.write(json.dumps(entry, ensure_ascii=False, default=str) + "\n")

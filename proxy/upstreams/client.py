@@ -6,7 +6,9 @@ Everything the SDK would read from the environment (`OPENAI_*`, proxies) is left
 sees in `config.yaml` must not decide where a credential goes. This folder alone knows the SDK and its errors.
 """
 
+import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -63,11 +65,10 @@ class Answer:
 
     def finish(self, wait_s: float) -> None:
         """Read what may be left after the part that mattered, so that the connection can be kept; then close."""
-        try:
-            while self._body.read(wait_s):
+        until = time.monotonic() + wait_s
+        with suppress(httpx2.HTTPError):  # closed by read()
+            while time.monotonic() < until and self._body.read(wait_s):
                 pass
-        except httpx2.HTTPError:
-            pass  # closed by read()
         self._body.close()
 
     def close(self) -> None:
@@ -117,8 +118,7 @@ class RequestBuilder:
         """Whether the answer is about our token: a listed status, or RFC 6750 §3.1's invalid_token."""
         if response.status_code in self._settings.renew_on:
             return True
-        challenge = response.headers.get("WWW-Authenticate", "")
-        return response.status_code == 403 and 'error="invalid_token"' in challenge
+        return response.status_code == 403 and _says_invalid_token(response)
 
     def _url(self, path: str) -> httpx2.URL:
         # Paths come from our routes, but `models/{id}` has a caller's text in it: keep the memory bounded.
@@ -150,10 +150,14 @@ def translate_error(error: Exception, exchange: Exchange | None = None) -> Proxy
     return UpstreamUnavailable(cause=cause)
 
 
+def _says_invalid_token(response: httpx2.Response) -> bool:
+    return 'error="invalid_token"' in response.headers.get("WWW-Authenticate", "")
+
+
 def _translate_status(response: httpx2.Response) -> ProxyError:
     status = response.status_code
-    if status < 400 or status == 401:
-        # A redirect is not followed, and a 401 is about our token: neither means anything to the caller.
+    if status < 400 or status == 401 or _says_invalid_token(response):
+        # A redirect is not followed, and a refused token is ours: neither means anything to the caller.
         return UpstreamUnavailable(cause=f"the upstream answered {status}")
     return UpstreamAnswer(status, response.headers.multi_items(), response.content[:ERROR_BODY_MOST_BYTES])
 

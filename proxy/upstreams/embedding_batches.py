@@ -48,11 +48,11 @@ class EmbeddingBatches:
         if self._tokens is not None:
             self._tokens.token()
         try:
-            return join(self._loop.run(lambda: self._ask_all(parts, fields), exchange))
+            return join(self._loop.run(lambda: self._ask_all(parts, fields), exchange), len(body["input"]))
         except RefusedToken as refused:
             self._renew(refused)
         try:
-            return join(self._loop.run(lambda: self._ask_all(parts, fields), exchange))
+            return join(self._loop.run(lambda: self._ask_all(parts, fields), exchange), len(body["input"]))
         except RefusedToken as error:
             raise UpstreamUnavailable(cause="the upstream refused a fresh token") from error
 
@@ -86,8 +86,12 @@ def split(body: dict[str, Any], max_batch: int) -> list[bytes]:
     return [json.dumps({**body, "input": share}, ensure_ascii=False).encode() for share in shares]
 
 
-def join(answers: list[bytes]) -> bytes:
-    """One answer of several: `data` in order with `index` counted on, `usage` added up, the rest as in the first."""
+def join(answers: list[bytes], count: int) -> bytes:
+    """One answer of several: `data` in order with `index` counted on, `usage` added up, the rest as in the first.
+
+    Raises UpstreamUnavailable where there is not an embedding for each of the `count` inputs: those after a gap would
+    be taken for other texts' embeddings.
+    """
     data: list[Any] = []
     usage: dict[str, Any] = {}
     joined: dict[str, Any] = {}
@@ -96,12 +100,19 @@ def join(answers: list[bytes]) -> bytes:
         joined = joined or document
         offset = len(data)
         data += [{**item, "index": offset + at} for at, item in enumerate(document["data"])]
-        for name, count in (document.get("usage") or {}).items():
-            usage[name] = usage.get(name, 0) + count if isinstance(count, int) else count
+        _add_usage(usage, document.get("usage"))
+    if len(data) != count:
+        raise UpstreamUnavailable(cause=f"{len(data)} embeddings for {count} inputs")
     joined = {**joined, "data": data}
     if usage:
         joined["usage"] = usage
     return json.dumps(joined, ensure_ascii=False).encode()
+
+
+def _add_usage(usage: dict[str, Any], more: Any) -> None:
+    for name, value in more.items() if isinstance(more, dict) else ():
+        known = usage.get(name, 0)
+        usage[name] = known + value if isinstance(known, int) and isinstance(value, int) else value
 
 
 def _read(answer: bytes) -> dict[str, Any]:

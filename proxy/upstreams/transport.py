@@ -71,12 +71,12 @@ class SocketTransport(httpx2.BaseTransport):
             body.close()
             raise
         except BaseException:
-            body.close()
+            body.close(keep=False)  # also where a whole answer lies behind a head that is refused
             raise
 
 
 class _NoAnswer(httpx2.ReadError):
-    """The connection ended before the first byte of an answer."""
+    """The peer closed the connection, in order, before the first byte of an answer."""
 
     unreceived = False  # the peer's system took no byte of the request either
 
@@ -95,6 +95,9 @@ class _Parser(HTTPResponse):
 
     final_status = 0
 
+    def field_bytes(self) -> int:
+        return sum(len(name) + len(value) + 4 for name, value in self.items())
+
     def take_body(self) -> bytes:
         data = bytes(self._body_buffer)
         del self._body_buffer[:]
@@ -112,9 +115,8 @@ class AnswerBody(httpx2.SyncByteStream):
         self._pool = pool
         self._parser = _Parser(method)
         self._timeouts = timeouts
-        now = time.monotonic()
-        self._last_read_at = now
-        self._ends_at = now + timeouts.total_s
+        self._ends_at = time.monotonic() + timeouts.total_s
+        self._silent_since: float | None = None  # while somebody waits for the body; a slow caller is no stall
         self._left_bytes: int | None = None  # of an error body, which is read whole and so is limited
         self._closed = False
 
@@ -137,7 +139,7 @@ class AnswerBody(httpx2.SyncByteStream):
             data = self._receive(deadline, httpx2.ReadTimeout("no answer in time"), nothing_yet=received == 0)
             received += len(data)
             self._feed(data)
-            if received > HEAD_MOST_BYTES and not parser.headers_complete:
+            if received > HEAD_MOST_BYTES and (not parser.headers_complete or parser.field_bytes() > HEAD_MOST_BYTES):
                 raise httpx2.RemoteProtocolError("the head of the answer is too long")
         self._check_head()
         if parser.final_status >= 400:
@@ -160,7 +162,9 @@ class AnswerBody(httpx2.SyncByteStream):
             if parser.message_complete or self._closed:
                 self.close()
                 return b""
-            limit = min(self._last_read_at + self._timeouts.idle_s, self._ends_at)
+            if self._silent_since is None:
+                self._silent_since = time.monotonic()
+            limit = min(self._silent_since + self._timeouts.idle_s, self._ends_at)
             deadline = limit if wait_s is None else min(limit, time.monotonic() + wait_s)
             try:
                 received = self._receive(deadline, httpx2.ReadTimeout("the answer stalled"), nothing_yet=False)
@@ -172,7 +176,7 @@ class AnswerBody(httpx2.SyncByteStream):
             except httpx2.TransportError:
                 self.close()
                 raise
-            self._last_read_at = time.monotonic()
+            self._silent_since = None
             self._feed(received)
 
     @property
@@ -183,13 +187,13 @@ class AnswerBody(httpx2.SyncByteStream):
         while data := self.read():
             yield data
 
-    def close(self) -> None:
+    def close(self, *, keep: bool = True) -> None:
         """Give the connection back when the answer has ended well, else close it."""
         if self._closed:
             return
         self._closed = True
         self._exchange.detach()
-        if self._parser.should_close() or self._exchange.broken_off:
+        if not keep or self._parser.should_close() or self._exchange.broken_off:
             self._connection.close()
         else:
             self._pool.give_back(self._connection)
@@ -205,9 +209,10 @@ class AnswerBody(httpx2.SyncByteStream):
         except TimeoutError:
             raise late from None
         except OSError as error:
-            if nothing_yet:
-                raise _NoAnswer(type(error).__name__) from error
+            # Never _NoAnswer: a reset may overtake the acknowledgement of a request that the peer has read.
             raise httpx2.ReadError(type(error).__name__) from error
+        if not data and self._exchange.broken_off:
+            raise httpx2.ReadError("broken off")  # our own end of the connection, and none of the answer
         if not data and nothing_yet:
             raise _NoAnswer("closed without an answer")
         return data

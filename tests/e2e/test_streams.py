@@ -148,12 +148,13 @@ def test_a_caller_that_goes_away_is_in_the_access_line(proxy: ProxyProcess, sand
     assert "outcome=caller_gone" in lines[0]
 
 
-def test_a_connection_is_used_again_after_a_stream(proxy: ProxyProcess, sandbox: SandboxClient) -> None:
+def test_connections_are_used_again_after_streams(proxy: ProxyProcess, sandbox: SandboxClient) -> None:
     read_stream(proxy)
     before = sandbox.state()["connections"]
-    for _ in range(5):
+    for _ in range(10):
         assert read_stream(proxy).endswith(DONE)
-    assert sandbox.state()["connections"] == before
+    # One more at most: a next request may come before the end of the stream before it has been read.
+    assert sandbox.state()["connections"] <= before + 1
 
 
 def test_json_where_a_stream_was_asked_passes_when_it_is_a_completion(

@@ -1,0 +1,138 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from proxy.headers import (
+    ANSWER_FIELDS,
+    ANSWER_PREFIXES,
+    REQUEST_FIELDS,
+    UPSTREAM_REQUEST_ID,
+    answer_fields,
+    is_sane_retry_after,
+    request_fields,
+)
+
+_CROSS = ["Content-Type", "OpenAI-Beta", "Idempotency-Key", "traceparent", "tracestate"]
+_STAY = [
+    # credentials and what may carry one
+    "Authorization", "api-key", "X-Api-Key", "Cookie", "Proxy-Authorization", "OpenAI-Organization", "OpenAI-Project",
+    # RFC 9110 §7.6.1: hop-by-hop
+    "Connection", "Keep-Alive", "TE", "Trailer", "Transfer-Encoding", "Upgrade", "Proxy-Connection",
+    # of this connection or body
+    "Host", "Content-Length", "Content-Encoding", "Expect", "Accept", "Accept-Encoding", "User-Agent", "Range",
+    # forwarding, and tricks with it
+    "X-Forwarded-For", "X_Forwarded_For", "Forwarded", "X-Real-IP", "X-Original-URL", "Via", "Origin", "Referer",
+    "X-Request-Id", "X-Stainless-Lang", "X-Unknown",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", [*_CROSS, *(name.upper() for name in _CROSS), *(name.lower() for name in _CROSS)])
+def test_field_goes_to_the_upstream_as_it_came(name: str) -> None:
+    assert request_fields([(name, " v ")]) == [(name, " v ")]
+
+
+@pytest.mark.parametrize("name", _STAY)
+def test_field_does_not_go_to_the_upstream(name: str) -> None:
+    assert request_fields([(name, "v"), (name.lower(), "v"), (name.upper(), "v")]) == []
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "Content-Type",
+        "CONTENT-DISPOSITION",
+        "X-RateLimit-Remaining-Tokens",
+        "x-ratelimit-limit-requests",
+        "openai-processing-ms",
+        "OpenAI-Version",
+        "x-litellm-model-id",
+    ],
+)
+def test_field_goes_to_the_caller_as_it_came(name: str) -> None:
+    assert answer_fields([(name, "v")]) == [(name, "v")]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        # RFC 9110 §7.6.1: hop-by-hop
+        "Connection", "Keep-Alive", "Transfer-Encoding", "Trailer", "Upgrade", "TE", "Proxy-Authenticate",
+        # credentials and challenges
+        "Set-Cookie", "Cookie", "WWW-Authenticate", "Authorization", "Authentication-Info",
+        # of the upstream's connection or of the body on it
+        "Content-Length", "Content-Encoding", "Server", "Date", "Location", "Alt-Svc", "Strict-Transport-Security",
+        "Access-Control-Allow-Origin", "Cache-Control", "X-Accel-Redirect", "X-Unknown", "X-RateLimit", "Refresh",
+        UPSTREAM_REQUEST_ID,
+    ],
+)  # fmt: skip
+def test_field_does_not_go_to_the_caller(name: str) -> None:
+    assert answer_fields([(name, "1"), (name.lower(), "1"), (name.upper(), "1")]) == []
+
+
+@pytest.mark.parametrize("name", ["x-request-id", "X-Request-Id", "X-REQUEST-ID"])
+def test_upstreams_request_id_gets_a_name_of_its_own(name: str) -> None:
+    assert answer_fields([(name, "req_1")]) == [("x-upstream-request-id", "req_1")]
+
+
+def test_order_and_repeated_fields_are_kept() -> None:
+    fields = [("x-litellm-a", "1"), ("Server", "x"), ("openai-b", "2"), ("x-litellm-a", "3")]
+    assert answer_fields(fields) == [("x-litellm-a", "1"), ("openai-b", "2"), ("x-litellm-a", "3")]
+
+
+_RETRY_AFTER = [
+    ("0", True),
+    ("1", True),
+    (" 30 ", True),
+    ("86400", True),
+    ("86401", False),
+    ("000000001", True),
+    ("0000000001", False),
+    ("1e9", False),
+    ("1000000000", False),
+    ("9" * 5000, False),
+    ("-1", False),
+    ("+1", False),
+    ("1.5", False),
+    ("", False),
+    (" ", False),
+    ("soon", False),
+    ("NaN", False),
+    ("²", False),
+    ("٣", False),
+    ("Fri, 31 Jan 2027 12:00:00 GMT", True),
+    ("Fri, 31 Jan 2027 12:00:00", False),
+]
+
+
+@pytest.mark.parametrize(("value", "expected"), _RETRY_AFTER, ids=lambda value: repr(value)[:40])
+def test_retry_after_is_sane_up_to_a_day(value: str, expected: bool) -> None:
+    assert is_sane_retry_after(value) is expected
+
+
+@pytest.mark.parametrize(("value", "expected"), _RETRY_AFTER, ids=lambda value: repr(value)[:40])
+def test_retry_after_goes_to_the_caller_when_it_is_sane(value: str, expected: bool) -> None:
+    assert answer_fields([("Retry-After", value)]) == ([("Retry-After", value)] if expected else [])
+
+
+# For any fields
+
+_NAMES = st.text("abcdefghijklmnopqrstuvwxyzABCXYZ0123456789-_", min_size=1) | st.sampled_from([*_CROSS, *_STAY])
+_FIELDS = st.lists(st.tuples(_NAMES, st.text()))
+
+
+@given(_FIELDS)
+def test_nothing_goes_to_the_upstream_that_is_not_listed(fields: list[tuple[str, str]]) -> None:
+    assert request_fields(fields) == [field for field in fields if field[0].lower() in REQUEST_FIELDS]
+
+
+@given(_FIELDS)
+def test_nothing_goes_to_the_caller_that_is_not_listed(fields: list[tuple[str, str]]) -> None:
+    for name, value in answer_fields(fields):
+        assert name == UPSTREAM_REQUEST_ID or (name, value) in fields
+        listed = name.lower() in ANSWER_FIELDS or name.lower().startswith(ANSWER_PREFIXES)
+        assert listed or name == UPSTREAM_REQUEST_ID
+
+
+def test_every_field_that_crosses_has_its_reason() -> None:
+    assert all([*REQUEST_FIELDS.values(), *ANSWER_FIELDS.values()])
+    assert all(name == name.lower() for name in [*REQUEST_FIELDS, *ANSWER_FIELDS, *ANSWER_PREFIXES])

@@ -1,0 +1,101 @@
+import threading
+
+import pytest
+
+from proxy.auth import Caller
+from proxy.errors import Overloaded, RateLimitExceeded
+from proxy.limits import RateLimits, Slots
+
+# Rates
+
+
+@pytest.mark.parametrize("most", [1, 2, 50])
+def test_key_has_its_requests_per_minute_and_no_more(most: int) -> None:
+    rates, caller = RateLimits(), Caller("a", requests_per_minute=most)
+    for _ in range(most):
+        rates.count(caller)
+    with pytest.raises(RateLimitExceeded) as caught:
+        rates.count(caller)
+    assert (caught.value.status, caught.value.code) == (429, "rate_limit_exceeded")
+    assert caught.value.retry_after_s is not None
+    assert 1 <= caught.value.retry_after_s <= 60
+
+
+def test_keys_have_rates_of_their_own() -> None:
+    rates = RateLimits()
+    rates.count(Caller("a", requests_per_minute=1))
+    rates.count(Caller("b", requests_per_minute=1))
+    with pytest.raises(RateLimitExceeded):
+        rates.count(Caller("a", requests_per_minute=1))
+
+
+def test_key_without_a_rate_is_not_limited() -> None:
+    rates = RateLimits()
+    for _ in range(1000):
+        rates.count(Caller("a"))
+
+
+# Slots
+
+
+def test_proxy_takes_its_requests_and_no_more() -> None:
+    slots = Slots(2)
+    slots.take(Caller("a"))
+    slots.take(Caller("b"))
+    with pytest.raises(Overloaded) as caught:
+        slots.take(Caller("c"))
+    assert (caught.value.status, caught.value.code, caught.value.retry_after_s) == (503, "overloaded", 1)
+
+
+def test_key_runs_its_requests_and_no_more() -> None:
+    slots, caller = Slots(10), Caller("a", max_concurrent=2)
+    slots.take(caller)
+    slots.take(caller)
+    with pytest.raises(RateLimitExceeded) as caught:
+        slots.take(caller)
+    assert (caught.value.status, caught.value.retry_after_s) == (429, 1)
+    slots.take(Caller("b", max_concurrent=1))
+
+
+def test_slot_that_was_given_back_is_free() -> None:
+    slots, caller = Slots(1), Caller("a", max_concurrent=1)
+    for _ in range(3):
+        slots.take(caller)
+        slots.give_back(caller)
+    assert slots.running == 0
+
+
+def test_refused_request_takes_no_slot() -> None:
+    slots, caller = Slots(2), Caller("a", max_concurrent=1)
+    slots.take(caller)
+    with pytest.raises(RateLimitExceeded):
+        slots.take(caller)
+    slots.take(Caller("b"))
+    assert slots.running == 2
+
+
+def test_requests_that_run_are_counted_over_all_keys() -> None:
+    slots, a, b = Slots(10), Caller("a"), Caller("b", max_concurrent=5)
+    for caller in (a, a, b):
+        slots.take(caller)
+    slots.give_back(a)
+    assert slots.running == 2
+
+
+def test_slots_are_counted_right_by_many_threads() -> None:
+    slots, caller, start = Slots(50), Caller("a", max_concurrent=50), threading.Barrier(8)
+    taken: list[int] = []
+
+    def work() -> None:
+        start.wait()
+        for _ in range(500):
+            slots.take(caller)
+            taken.append(1)
+            slots.give_back(caller)
+
+    threads = [threading.Thread(target=work) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert (len(taken), slots.running) == (4000, 0)
