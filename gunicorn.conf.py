@@ -17,6 +17,7 @@ if _server.worker_class == "gevent":
 
     monkey.patch_all()
 
+from proxy.gunicorn_workers import check_head  # noqa: E402
 from proxy.observability.logging import set_up  # noqa: E402
 from sandbox.process import SandboxError, SandboxProcess  # noqa: E402
 
@@ -65,6 +66,10 @@ def when_ready(server):
         body = '{"model": "sandbox-chat", "messages": [{"role": "user", "content": "Hello"}]}'
         url = f"http://{host}:{_server.port}/agent/api/llm_proxy/v1/chat/completions"
         print(f"\nTry it:\n  curl {url} -d '{body}'\n", file=sys.stderr, flush=True)
+
+
+def pre_request(worker, req):
+    check_head(req)
 
 
 def worker_exit(server, worker):

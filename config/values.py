@@ -27,8 +27,8 @@ from config.secret_ref import SecretRef
 _LABEL = re.compile(r"[A-Za-z0-9._-]{1,64}")
 # RFC 9110 §5.1 and §5.6.2: a field name is a token.
 _FIELD_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
-# RFC 9110 §5.5: CR, LF and NUL in a value are dangerous, other control characters are invalid.
-_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
+# RFC 9110 §5.5: CR, LF and NUL in a value are dangerous, other control characters invalid, what is not ASCII obsolete.
+_NO_VALUE = re.compile(r"[^\t\x20-\x7e]")
 
 
 class Section(BaseModel):
@@ -103,8 +103,8 @@ def _required_secret(secret: SecretRef) -> SecretRef:
 
 
 def _field_value(secret: SecretRef) -> SecretRef:
-    if _CONTROL.search(secret.reveal()):
-        raise Fault("must hold no line break or other control character")
+    if _NO_VALUE.search(secret.reveal()):
+        raise Fault("must hold ASCII characters only, and no line break or other control character")
     return secret
 
 

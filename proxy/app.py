@@ -8,7 +8,7 @@ import httpx2
 from flask import Blueprint, Flask
 
 from config import Settings
-from config.schema import ClientKey
+from config.schema import ClientKey, Server
 from config.upstreams import Upstream as UpstreamSection
 from proxy.auth import Caller, ClientKeys
 from proxy.blueprints.chat import chat_blueprint
@@ -60,7 +60,7 @@ def create_app(settings: Settings) -> Flask:
     app.json.sort_keys = False  # type: ignore[attr-defined]
     parts = build_parts(settings)
     upstreams = [_upstream(section, parts) for section in settings.upstreams]
-    slots = Slots(settings.server.max_concurrent_requests)
+    slots = Slots(_requests_most(settings.server))
     hooks = Hooks(
         _client_keys(settings.client_keys), RateLimits(), slots, allowed_origins=settings.server.allowed_origins
     )
@@ -74,13 +74,21 @@ def create_app(settings: Settings) -> Flask:
     ):
         hooks.guard(blueprint)
         _register_everywhere(app, blueprint, settings.server.url_prefixes)
-    app.register_blueprint(health_blueprint(parts.holders))
+    used = {section.token_source for section in settings.upstreams}
+    app.register_blueprint(health_blueprint({name: parts.holders[name] for name in parts.holders if name in used}))
     status = status_blueprint(parts.holders, list(parts.upstreams), slots)
     if not settings.server.is_loopback:
         hooks.guard_operations(status)
     app.register_blueprint(status)
     app.extensions["llm_proxy"] = parts
     return app
+
+
+def _requests_most(server: Server) -> int:
+    """With threads, one less than there are: the last one answers 503 and the health routes."""
+    if server.worker_class == "gthread":
+        return max(1, min(server.max_concurrent_requests, server.threads - 1))
+    return server.max_concurrent_requests
 
 
 def build_parts(settings: Settings) -> Parts:
@@ -144,7 +152,12 @@ def _batches(section: UpstreamSection, parts: Parts) -> EmbeddingBatches | None:
     transport = httpx2.AsyncHTTPTransport(verify=_tls(section) or True, trust_env=False)
     client = AsyncUpstreamClient(_upstream_settings(section), tokens, transport)
     return EmbeddingBatches(
-        client, tokens, parts.event_loop, max_batch=max_batch, concurrency=section.embeddings.concurrency
+        client,
+        tokens,
+        parts.event_loop,
+        max_batch=max_batch,
+        concurrency=section.embeddings.concurrency,
+        total_s=section.timeouts.total_s,
     )
 
 

@@ -26,6 +26,7 @@ class CallerWatch:
     def watch(self, sock: socket.socket, on_gone: Callable[[], None]) -> None:
         """Call `on_gone` once when the peer of `sock` closes; unwatch() must come before the socket is closed."""
         with self._changed:
+            self._drop(sock)  # whatever had this descriptor before is gone
             self._selector.register(sock, selectors.EVENT_READ, (sock, on_gone))
             if self._thread is None or not self._thread.is_alive():
                 self._thread = threading.Thread(target=self._run, name="caller-watch", daemon=True)

@@ -1,8 +1,11 @@
-"""gunicorn's worker classes, with one change: a request that gunicorn itself refuses is answered in JSON, and neither
-the answer nor the log quotes it, as the bad line may be the one with the key.
+"""gunicorn's worker classes, with one change: what goes wrong outside of the app is answered in JSON, and neither the
+answer nor the log quotes the request, as its bad line may be the one with the key.
+
+Besides, what gunicorn's parser lets pass although others would read it in another way.
 """
 
 import json
+import re
 from contextlib import suppress
 from typing import Any
 
@@ -11,26 +14,48 @@ from gunicorn.workers.ggevent import GeventWorker
 from gunicorn.workers.gthread import ThreadWorker
 from loguru import logger
 
-from proxy.errors import InvalidRequest, as_openai_error
+from proxy.errors import InternalError, InvalidRequest, ProxyError, as_openai_error
 
-_STATUSES: tuple[tuple[type[Exception], str], ...] = (
+# The first that fits. A field that the app tried to send is a fault of ours, though gunicorn calls it a parse error.
+_STATUSES: tuple[tuple[type[BaseException], str], ...] = (
+    (errors.InvalidResponseHeader, "500 Internal Server Error"),
+    (errors.InvalidResponseHeaderName, "500 Internal Server Error"),
     (errors.LimitRequestLine, "414 URI Too Long"),
     (errors.LimitRequestHeaders, "431 Request Header Fields Too Large"),
     (errors.ExpectationFailed, "417 Expectation Failed"),
     (errors.ParseException, "400 Bad Request"),
+    (BaseException, "500 Internal Server Error"),
 )
+
+
+# RFC 9112 §3.2, RFC 3986 §3.2.2: a name or an address, and a port.
+_HOST = re.compile(r"(?:[A-Za-z0-9._~%-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{0,5})?")
+
+
+def check_head(req: Any) -> None:
+    """Refuse a request whose head is ambiguous; gunicorn calls it before the app. Raises gunicorn's ParseExceptions."""
+    if req.version not in ((1, 0), (1, 1)):
+        raise errors.InvalidHTTPVersion(req.version)
+    hosts = [value for name, value in req.headers if name == "HOST"]
+    if len(hosts) > 1 or (not hosts and req.version == (1, 1)) or not all(map(_HOST.fullmatch, hosts)):
+        raise errors.InvalidHeader("HOST")
+    codings = [value.strip().lower() for name, value in req.headers if name == "TRANSFER-ENCODING"]
+    if codings not in ([], ["chunked"]):
+        raise errors.UnsupportedTransferCoding("only chunked")
 
 
 class _JsonErrors:
     """Mixed into a worker: gunicorn calls handle_error for what went wrong outside of the app."""
 
-    def handle_error(self, req: Any, client: Any, addr: Any, exc: BaseException) -> None:
-        status = next((line for kind, line in _STATUSES if isinstance(exc, kind)), None)
-        if status is None:
-            super().handle_error(req, client, addr, exc)  # type: ignore[misc]
-            return
-        logger.info("request refused: {} ({})", status, type(exc).__name__)
-        body = json.dumps(as_openai_error(InvalidRequest("The request is not valid HTTP."))).encode()
+    def handle_error(self, _req: Any, client: Any, _addr: Any, exc: BaseException) -> None:
+        status = next(line for kind, line in _STATUSES if isinstance(exc, kind))
+        error: ProxyError = InvalidRequest("The request is not valid HTTP.")
+        if status.startswith("5"):
+            error = InternalError()
+            logger.opt(exception=exc).error("unexpected {} outside of the app", type(exc).__name__)
+        else:
+            logger.info("request refused: {} ({})", status, type(exc).__name__)
+        body = json.dumps(as_openai_error(error)).encode()
         head = f"HTTP/1.1 {status}\r\nConnection: close\r\nContent-Type: application/json\r\n"
         with suppress(OSError):
             client.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)

@@ -3,7 +3,10 @@
 Lists of what may cross, not of what may not: a field that somebody invents tomorrow stays out until it is named here.
 """
 
+import re
+import time
 from collections.abc import Iterable
+from email.utils import parsedate_to_datetime
 
 Fields = list[tuple[str, str]]
 
@@ -27,11 +30,14 @@ ANSWER_PREFIXES = ("x-ratelimit-", "openai-", "x-litellm-")
 UPSTREAM_REQUEST_ID = "x-upstream-request-id"
 
 RETRY_AFTER_MOST_S = 86400
+# RFC 9110 §5.5: visible characters, blanks and tabs; what else came is nothing to send on. Outwards Latin-1 is left.
+_ASCII_VALUE = re.compile(r"[\t\x20-\x7e]*")
+_VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
 
 
 def request_fields(fields: Iterable[tuple[str, str]]) -> Fields:
     """The caller's fields that go to the upstream."""
-    return [(name, value) for name, value in fields if name.lower() in REQUEST_FIELDS]
+    return [(name, value) for name, value in fields if name.lower() in REQUEST_FIELDS and _ASCII_VALUE.fullmatch(value)]
 
 
 def answer_fields(fields: Iterable[tuple[str, str]]) -> Fields:
@@ -39,6 +45,8 @@ def answer_fields(fields: Iterable[tuple[str, str]]) -> Fields:
     kept: Fields = []
     for name, value in fields:
         lower = name.lower()
+        if not _VALUE.fullmatch(value):
+            continue
         if lower == "x-request-id":
             kept.append((UPSTREAM_REQUEST_ID, value))
         elif lower == "retry-after" and not is_sane_retry_after(value):
@@ -49,8 +57,12 @@ def answer_fields(fields: Iterable[tuple[str, str]]) -> Fields:
 
 
 def is_sane_retry_after(value: str) -> bool:
-    """Whether it is a number of seconds up to a day, or looks like a date; clients sleep for what they read here."""
+    """Whether it is a number of seconds or a date, up to a day ahead; clients sleep for what they read here."""
     text = value.strip()
     if text.isascii() and text.isdigit():
         return len(text) <= 9 and int(text) <= RETRY_AFTER_MOST_S
-    return text.endswith("GMT")
+    try:
+        moment = parsedate_to_datetime(text)
+        return moment.tzinfo is not None and moment.timestamp() - time.time() <= RETRY_AFTER_MOST_S
+    except (TypeError, ValueError, OverflowError):
+        return False

@@ -7,8 +7,10 @@ import re
 import socket
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
+from functools import partial
+from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 from flask import Blueprint, Flask, Response, g, jsonify, request
 from loguru import logger
@@ -37,7 +39,9 @@ from proxy.relay import PieceRelay, StreamRelay
 from proxy.request_state import RequestState, current
 
 _SANE_REQUEST_ID = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
+_FIELD_NAMES = re.compile(r"[A-Za-z0-9_, -]{1,1000}")
 _CORS_MAX_AGE_S = "600"
+_FINISH = "llm_proxy.finish"  # the environ's entry for what must happen at a request's end
 
 
 class Hooks:
@@ -50,6 +54,7 @@ class Hooks:
         self._origins = frozenset(allowed_origins)
 
     def install(self, app: Flask) -> None:
+        app.wsgi_app = _finishing(app.wsgi_app)  # type: ignore[assignment,method-assign]  # Flask's own way to wrap an app
         app.before_request(self._begin)
         app.after_request(self._end)
         app.register_error_handler(ProxyError, _answer_error)
@@ -98,8 +103,9 @@ class Hooks:
             return None
         response = Response(status=204)
         response.headers["Access-Control-Allow-Methods"] = "GET, POST, OPTIONS"
-        allowed = request.headers.get("Access-Control-Request-Headers", "authorization, content-type")
-        response.headers["Access-Control-Allow-Headers"] = allowed
+        asked = request.headers.get("Access-Control-Request-Headers", "")
+        if _FIELD_NAMES.fullmatch(asked):
+            response.headers["Access-Control-Allow-Headers"] = asked
         response.headers["Access-Control-Max-Age"] = _CORS_MAX_AGE_S
         return response
 
@@ -107,7 +113,9 @@ class Hooks:
         origin = request.headers.get("Origin")
         if origin is None or not self._origins:
             return None
-        return origin if "*" in self._origins or origin.lower() in self._origins else None
+        if "*" in self._origins:
+            return "*"
+        return origin if origin.lower() in self._origins else None
 
     def _end(self, response: Response) -> Response:
         state = current()
@@ -121,13 +129,35 @@ class Hooks:
         body = response.response
         if not isinstance(body, StreamRelay | PieceRelay):
             state.log.first_byte_at = time.monotonic()
-        response.call_on_close(lambda: _finish(state, response))
+        finish = partial(_finish, state, response)
+        request.environ[_FINISH] = finish
+        response.call_on_close(finish)
         return response
+
+
+def _finishing(app: WSGIApplication) -> WSGIApplication:
+    """The app, whose requests end once even where the server refuses to start an answer and so never closes it."""
+
+    def run(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        try:
+            return app(environ, start_response)
+        except BaseException:
+            finish = environ.get(_FINISH)
+            if finish is not None:
+                finish()
+            raise
+
+    return run
 
 
 def _finish(state: RequestState, response: Response) -> None:
     """After the last byte, or when the caller is gone: what the views left to do, then the access line."""
+    if state.finished:
+        return
+    state.finished = True
     body = response.response
+    if isinstance(body, StreamRelay | PieceRelay):
+        body.close()
     if isinstance(body, StreamRelay | PieceRelay):
         state.log.outcome = body.end
         state.log.bytes_sent = body.bytes_sent
@@ -142,6 +172,7 @@ def _finish(state: RequestState, response: Response) -> None:
 def _answer_error(error: ProxyError) -> Response:
     log = current().log
     log.cause = error.cause
+    log.outcome = "error"
     if isinstance(error, UpstreamAnswer):
         return _answer_of_upstream(error)
     if isinstance(error, CallerGone):

@@ -17,17 +17,20 @@ class RateLimits:
     """Requests per minute of each client key, by a moving window."""
 
     def __init__(self) -> None:
-        self._limiter = MovingWindowRateLimiter(MemoryStorage())
+        self._limiter: MovingWindowRateLimiter | None = None  # its storage starts a thread: not before the fork
 
     def count(self, caller: Caller) -> None:
         """Count one request. Raises RateLimitExceeded with the seconds until one is free again."""
         if caller.requests_per_minute is None:
             return
+        limiter = self._limiter
+        if limiter is None:
+            limiter = self._limiter = MovingWindowRateLimiter(MemoryStorage())
         limit = RateLimitItemPerMinute(caller.requests_per_minute)
-        if self._limiter.hit(limit, caller.label):
+        if limiter.hit(limit, caller.label):
             return
         # The limiter's windows end on the wall clock.
-        left_s = self._limiter.get_window_stats(limit, caller.label).reset_time - time.time()
+        left_s = limiter.get_window_stats(limit, caller.label).reset_time - time.time()
         raise RateLimitExceeded("The rate limit of this API key is used up.", retry_after_s=min(max(left_s, 1.0), 60.0))
 
 

@@ -4,18 +4,20 @@ A WSGI iterable sits here between an upstream's answer and gunicorn. Whatever ha
 end, after an error, and when the caller goes away.
 """
 
+import errno
 import time
 from collections.abc import Iterator
 from typing import Literal, Protocol
 
 from proxy import sse
-from proxy.errors import CallerGone, ProxyError, UpstreamTimeout
+from proxy.errors import CallerGone, ProxyError, UpstreamTimeout, UpstreamUnavailable
 
 End = Literal["done", "cut", "caller_gone", "timeout"]
 
 # RAGFlow sorts errors by words: with "server" or "unavailable" in this text it would ask for the whole answer again.
 BROKE_OFF = sse.error_frame("The upstream stream broke off.", type_="server_error", code="upstream_error")
-WHOLE_MOST_BYTES = 8 * 1024 * 1024
+HELD_MOST_BYTES = 8 * 1024 * 1024
+WHOLE_MOST_BYTES = 64 * 1024 * 1024
 LINGER_S = 0.2
 
 
@@ -112,25 +114,39 @@ class PieceRelay:
             self.end = "done"
         except CallerGone:
             return
-        except ProxyError:
-            # The head is out: only a connection that breaks tells the caller that the body is not whole.
-            self.end = "cut"
-            raise
+        except ProxyError as error:
+            # The head is out: only a connection that breaks tells the caller that the body is not whole. gunicorn
+            # closes it on this error, and takes it for a caller that went away.
+            self.end = "timeout" if isinstance(error, UpstreamTimeout) else "cut"
+            raise ConnectionResetError(errno.ECONNRESET, "the upstream's answer was cut short") from error
 
     def close(self) -> None:
         self._body.close()
 
 
-def read_whole(body: Body) -> bytes | PieceRelay:
+def read_or_relay(body: Body) -> bytes | PieceRelay:
     """The whole body, so that a cut can still become an error; past 8 MiB a relay for all of it."""
     held = bytearray()
     try:
         while data := body.read():
             held += data
-            if len(held) > WHOLE_MOST_BYTES:
+            if len(held) > HELD_MOST_BYTES:
                 return PieceRelay(body, bytes(held))
     except BaseException:
         body.close()
         raise
     body.close()
     return bytes(held)
+
+
+def read_whole(body: Body) -> bytes:
+    """The whole body, which is to be changed on its way. Raises UpstreamUnavailable past 64 MiB."""
+    held = bytearray()
+    try:
+        while data := body.read():
+            held += data
+            if len(held) > WHOLE_MOST_BYTES:
+                raise UpstreamUnavailable(cause=f"an answer of more than {WHOLE_MOST_BYTES} bytes")
+        return bytes(held)
+    finally:
+        body.close()

@@ -15,6 +15,7 @@ class RequestState:
 
     log: RequestLog
     caller: Caller | None = None
+    finished: bool = False
     at_end: list[Callable[[], None]] = field(default_factory=list)
 
 

@@ -14,10 +14,15 @@ KEEPALIVE = b": keep-alive\n\n"
 FRAME_MOST_BYTES = 1024 * 1024
 MEDIA_TYPE = "text/event-stream"
 
-_CLEAN = re.compile(rb"(?:(?:data: [^\r\n]|:)[^\r\n]*\n\n)+")
+_CLEAN = re.compile(rb"(?:(?!data: \[DONE\] )(?:data: [^\r\n]|:)[^\r\n]*\n\n)+")
 _LINE_END = re.compile(rb"\r\n|\r|\n")
-_FINISHED = re.compile(rb'"finish_reason"\s*:\s*"|"type"\s*:\s*"response\.(?:completed|incomplete|failed)"')
-_NO_CHOICES = re.compile(rb'"choices"\s*:\s*\[\s*\]')
+# What says that nothing is missing: of chat and completions, and of the typed events of responses, images and audio.
+_FINISHED = re.compile(
+    rb'"finish_reason"\s*:\s*"|"type"\s*:\s*"(?:response\.(?:completed|incomplete|failed)'
+    rb'|image_(?:generation|edit)\.completed|speech\.audio\.done|transcript\.text\.done)"'
+)
+# Frames of an answer, as against usage and metrics that may follow its end.
+_ANSWER = re.compile(rb'"choices"\s*:\s*\[\s*\{|"type"\s*:\s*"|"error"\s*:')
 _COMMENTS = re.compile(rb"(?::[^\n]*\n\n)+")
 _ERROR = re.compile(rb'data: \{\s*"error"\s*:')
 _BOM = b"\xef\xbb\xbf"
@@ -112,7 +117,7 @@ class FrameReader:
 
     def _last_frame(self) -> bytes:
         frames = [frame for frame in b"".join(self._recent).split(b"\n\n") if frame and not frame.startswith(b":")]
-        while len(frames) > 1 and _NO_CHOICES.search(frames[-1]):
+        while len(frames) > 1 and not _ANSWER.search(frames[-1]):
             frames.pop()
         return frames[-1] if frames else b""
 
@@ -167,6 +172,8 @@ class _LineReader:
     def _event(self) -> bytes:
         # A line break between `data` lines is white space to JSON, and so is the blank that it becomes.
         text = b" ".join(self._data)
+        if text.strip() == b"[DONE]":
+            text = b"[DONE]"
         self._data.clear()
         self._data_bytes = 0
         return b"data: " + text + b"\n\n" if text.strip() else b""

@@ -14,7 +14,7 @@ from proxy.body import JsonBody, changed_members, read_body, rewrite
 from proxy.caller_watch import CallerWatch
 from proxy.errors import BodyTimeout, BodyTooLarge, CallerGone, InvalidRequest, ModelNotAllowed, UpstreamUnavailable
 from proxy.headers import Fields, answer_fields, request_fields
-from proxy.relay import PieceRelay, StreamRelay, read_whole
+from proxy.relay import PieceRelay, StreamRelay, read_or_relay, read_whole
 from proxy.request_state import current
 from proxy.routing import ModelMap, is_allowed, resolve
 from proxy.upstreams.client import Answer, UpstreamClient
@@ -22,6 +22,7 @@ from proxy.upstreams.embedding_batches import EmbeddingBatches
 from proxy.upstreams.exchange import Exchange
 
 BODY_TIMEOUT_S = 30.0
+WRITE_TIMEOUT_S = 60.0
 PIECE_BYTES = 1024 * 1024
 JSON_FIELD = ("Content-Type", "application/json")
 
@@ -108,16 +109,26 @@ def respond(
     if answer.content_type.partition(";")[0].strip().lower() == sse.MEDIA_TYPE:
         return _respond_stream(StreamRelay(answer, keepalive_s=accepted.upstream.keepalive_s), answer.status, fields)
     if kind == "binary":
-        return Response(PieceRelay(answer), status=answer.status, headers=fields)
-    body = read_whole(answer)
-    if isinstance(body, PieceRelay):
-        return Response(body, status=answer.status, headers=fields)
-    _check_json(body, answer.content_type, streamed=accepted.body.stream)
-    return Response(body if convert is None else convert(body), status=answer.status, headers=fields)
+        return _respond_body(PieceRelay(answer), answer, fields, "application/octet-stream")
+    body = read_or_relay(answer) if convert is None else convert(read_whole(answer))
+    if not isinstance(body, PieceRelay):
+        _check_json(body, answer.content_type, streamed=accepted.body.stream)
+    return _respond_body(body, answer, fields, "application/json")
+
+
+def _respond_body(body: bytes | PieceRelay, answer: Answer, fields: Fields, content_type: str) -> Response:
+    """`content_type` is for an upstream that names none: werkzeug would call it HTML."""
+    response = Response(body, status=answer.status, headers=_without_content_type(fields))
+    response.headers["Content-Type"] = answer.content_type or content_type
+    return response
+
+
+def _without_content_type(fields: Fields) -> Fields:
+    return [item for item in fields if item[0].lower() != "content-type"]
 
 
 def _respond_stream(relay: StreamRelay, status: int, fields: Fields) -> Response:
-    response = Response(relay, status=status, headers=[item for item in fields if item[0].lower() != "content-type"])
+    response = Response(relay, status=status, headers=_without_content_type(fields))
     response.headers["Content-Type"] = f"{sse.MEDIA_TYPE}; charset=utf-8"
     response.headers["Cache-Control"] = "no-cache"
     response.headers["X-Accel-Buffering"] = "no"  # nginx would else hold frames back
@@ -157,7 +168,9 @@ def _read_bytes(most: int) -> bytes:
         raise CallerGone from error
     finally:
         if sock is not None:
-            sock.settimeout(None)
+            # From here on for writes: a caller that never reads is cut. gunicorn reads the next head without a limit.
+            sock.settimeout(WRITE_TIMEOUT_S)
+            current().at_end.append(lambda: sock.settimeout(None))
     if declared is not None and len(body) < declared:
         raise CallerGone
     return bytes(body)

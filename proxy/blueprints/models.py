@@ -10,14 +10,15 @@ from flask import Blueprint, Response, jsonify
 from loguru import logger
 
 from proxy.blueprints.forward import Forwarder, Upstream
-from proxy.errors import ModelNotFound, ProxyError
-from proxy.relay import PieceRelay, read_whole
+from proxy.errors import CallerGone, ModelNotFound, ProxyError, UpstreamAnswer, UpstreamUnavailable
+from proxy.relay import read_whole
 from proxy.request_state import current
 from proxy.routing import ModelMap, is_allowed
 from proxy.upstreams.exchange import Exchange
 
 PATH = "/models"
 LIST_KEPT_S = 60
+FAILURE_KEPT_S = 5
 
 Entry = dict[str, Any]
 
@@ -48,34 +49,55 @@ def models_blueprint(upstreams: Sequence[Upstream], forwarder: Forwarder) -> Blu
 
 
 class ModelLists:
-    """Each upstream's list, kept for a minute; the config's names where it has none or cannot be asked."""
+    """Each upstream's list, kept for a minute; the config's names where it has none."""
 
     def __init__(self, upstreams: Sequence[Upstream]) -> None:
         self._upstreams = upstreams
-        self._kept: TTLCache[str, list[Entry]] = TTLCache(maxsize=max(1, len(upstreams)), ttl=LIST_KEPT_S)
+        size = max(1, len(upstreams))
+        self._kept: TTLCache[str, list[Entry]] = TTLCache(size, ttl=LIST_KEPT_S)
+        self._failed: TTLCache[str, ProxyError] = TTLCache(size, ttl=FAILURE_KEPT_S)
         self._lock = threading.Lock()  # cachetools' caches are not safe for threads by themselves
 
     def joined(self, exchange: Exchange) -> list[Entry]:
-        """All models under the callers' names; of two upstreams the first, as it is the one that is asked."""
+        """All models under the callers' names; of two upstreams the first, as it is the one that is asked.
+
+        Raises an upstream's error where that leaves nothing to list.
+        """
         entries: dict[str, Entry] = {}
+        failed: ProxyError | None = None
         for upstream in self._upstreams:
-            for entry in as_callers_see(upstream.models, self._listed(upstream, exchange)):
+            listed: list[Entry] = []
+            try:
+                listed = self._listed(upstream, exchange)
+            except CallerGone:
+                raise
+            except ProxyError as error:
+                logger.info("upstream {}: no list of models ({})", upstream.models.upstream, error.cause or error.code)
+                failed = error
+            for entry in as_callers_see(upstream.models, listed):
                 entries.setdefault(entry["id"], entry)
+        if failed is not None and not entries:
+            raise failed
         return list(entries.values())
 
     def _listed(self, upstream: Upstream, exchange: Exchange) -> list[Entry]:
         name = upstream.models.upstream
         with self._lock:
-            kept = self._kept.get(name)
-        if kept is None:
-            try:
-                kept = _ask(upstream, exchange)
-            except ProxyError as error:
-                logger.info("upstream {}: no list of models ({})", name, error.cause or error.code)
-                return []
-            with self._lock:
-                self._kept[name] = kept
-        return kept
+            kept, failed = self._kept.get(name), self._failed.get(name)
+        if kept is not None:
+            return kept
+        if failed is not None:
+            raise failed
+        try:
+            listed = _ask(upstream, exchange)
+        except ProxyError as error:
+            if not isinstance(error, CallerGone):
+                with self._lock:
+                    self._failed[name] = error
+            raise
+        with self._lock:
+            self._kept[name] = listed
+        return listed
 
 
 def as_callers_see(models: ModelMap, listed: Sequence[Entry]) -> list[Entry]:
@@ -92,13 +114,15 @@ def as_callers_see(models: ModelMap, listed: Sequence[Entry]) -> list[Entry]:
 
 
 def _ask(upstream: Upstream, exchange: Exchange) -> list[Entry]:
-    answer = upstream.client.send("get", PATH, content=b"", fields=[], exchange=exchange)
-    body = read_whole(answer)
-    if isinstance(body, PieceRelay):
-        body.close()
-        return []
+    """The upstream's own list; an empty one where it has none (4xx)."""
     try:
-        document = jiter.from_json(body)
+        answer = upstream.client.send("get", PATH, content=b"", fields=[], exchange=exchange)
+    except UpstreamAnswer as error:
+        if error.status < 500:
+            return []
+        raise
+    try:
+        document = jiter.from_json(read_whole(answer))
         return [entry for entry in document["data"] if isinstance(entry["id"], str)]
-    except (ValueError, TypeError, KeyError):
-        return []
+    except (ValueError, TypeError, KeyError) as error:
+        raise UpstreamUnavailable(cause="a list of models that cannot be read") from error

@@ -20,7 +20,7 @@ class RequestLog:
     model: str = "-"
     upstream: str = "-"
     status: int = 0
-    outcome: str = "done"
+    outcome: str = "done"  # done, error, caller_gone, cut, timeout
     cause: str = ""
     first_byte_at: float | None = None
     bytes_sent: int = 0

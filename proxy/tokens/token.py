@@ -4,7 +4,6 @@ Made by the holder from what a source fetched. Who may use it when is decided by
 """
 
 import hashlib
-import math
 import time
 from typing import Literal, NoReturn
 
@@ -44,10 +43,6 @@ class Token:
         if now >= self.usable_until:
             return "expired"
         return "fresh" if now < self.renew_at else "stale"
-
-    @property
-    def never_expires(self) -> bool:
-        return math.isinf(self.expires_at)
 
     def __repr__(self) -> str:
         return f"Token({self.fingerprint}, generation={self.generation}, expires_at={self.expires_at:.1f})"

@@ -48,7 +48,7 @@ class Answer:
 
     def __init__(self, response: httpx2.Response, exchange: Exchange) -> None:
         self.status = response.status_code
-        self.fields: Fields = response.headers.multi_items()
+        self.fields = _fields_of(response)
         self.content_type = response.headers.get("Content-Type", "")
         self._body: AnswerBody = response.extensions["answer_body"]
         self._exchange = exchange
@@ -121,12 +121,9 @@ class RequestBuilder:
         return response.status_code == 403 and _says_invalid_token(response)
 
     def _url(self, path: str) -> httpx2.URL:
-        # Paths come from our routes, but `models/{id}` has a caller's text in it: keep the memory bounded.
         url = self._urls.get(path)
         if url is None:
-            url = httpx2.URL(self._base_url + path)
-            if len(self._urls) < 64:
-                self._urls[path] = url
+            url = self._urls[path] = httpx2.URL(self._base_url + path)
         return url
 
     def _token_value(self, token: Token) -> str:
@@ -136,6 +133,11 @@ class RequestBuilder:
             value = f"{self._settings.token_prefix} {token.value}".strip()
             self._token_field = (token, value)
         return value
+
+
+def _status_error(response: httpx2.Response) -> APIStatusError:
+    """The SDK's own reads the body as text for its message, which nobody sees, and fails on an odd charset."""
+    return APIStatusError("error status", response=response, body=None)
 
 
 def translate_error(error: Exception, exchange: Exchange | None = None) -> ProxyError:
@@ -150,6 +152,11 @@ def translate_error(error: Exception, exchange: Exchange | None = None) -> Proxy
     return UpstreamUnavailable(cause=cause)
 
 
+def _fields_of(response: httpx2.Response) -> Fields:
+    """The fields as Latin-1, HTTP's own reading; httpx2 would guess at UTF-8, which cannot be sent on."""
+    return [(name.decode("latin-1"), value.decode("latin-1")) for name, value in response.headers.raw]
+
+
 def _says_invalid_token(response: httpx2.Response) -> bool:
     return 'error="invalid_token"' in response.headers.get("WWW-Authenticate", "")
 
@@ -159,7 +166,7 @@ def _translate_status(response: httpx2.Response) -> ProxyError:
     if status < 400 or status == 401 or _says_invalid_token(response):
         # A redirect is not followed, and a refused token is ours: neither means anything to the caller.
         return UpstreamUnavailable(cause=f"the upstream answered {status}")
-    return UpstreamAnswer(status, response.headers.multi_items(), response.content[:ERROR_BODY_MOST_BYTES])
+    return UpstreamAnswer(status, _fields_of(response), response.content[:ERROR_BODY_MOST_BYTES])
 
 
 class UpstreamClient(OpenAI):
@@ -201,6 +208,9 @@ class UpstreamClient(OpenAI):
 
     def _build_request(self, options: FinalRequestOptions, *, retries_taken: int = 0) -> httpx2.Request:
         return self._builder.build(options, None if self._tokens is None else self._tokens.token())
+
+    def _make_status_error_from_response(self, response: httpx2.Response) -> APIStatusError:
+        return _status_error(response)
 
     def _send_request(self, request: httpx2.Request, *, stream: bool, **kwargs: Any) -> httpx2.Response:
         response = self._client.send(request, stream=stream, **kwargs)
@@ -259,10 +269,14 @@ class AsyncUpstreamClient(AsyncOpenAI):
             raise RefusedToken(None)
         return self._builder.build(options, token)
 
+    def _make_status_error_from_response(self, response: httpx2.Response) -> APIStatusError:
+        return _status_error(response)
+
     async def _send_request(self, request: httpx2.Request, *, stream: bool, **kwargs: Any) -> httpx2.Response:
         response = await self._client.send(request, stream=stream, **kwargs)
         refused = request.extensions["token"]
         if refused is not None and self._builder.refuses_token(response):
+            await response.aclose()
             raise RefusedToken(refused)
         return response
 

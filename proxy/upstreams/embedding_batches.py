@@ -6,7 +6,7 @@ from typing import Any
 
 import jiter
 
-from proxy.errors import UpstreamUnavailable
+from proxy.errors import UpstreamTimeout, UpstreamUnavailable
 from proxy.headers import Fields
 from proxy.tokens.holder import TokenHolder
 from proxy.upstreams.client import AsyncUpstreamClient, RefusedToken
@@ -27,12 +27,14 @@ class EmbeddingBatches:
         *,
         max_batch: int,
         concurrency: int,
+        total_s: float,
     ) -> None:
         self._client = client
         self._tokens = tokens
         self._loop = loop
         self._max_batch = max_batch
         self._concurrency = concurrency
+        self._total_s = total_s
 
     def must_split(self, body: dict[str, Any]) -> bool:
         """Whether the input has more parts than the upstream takes; one text or one token array is one part."""
@@ -73,7 +75,10 @@ class EmbeddingBatches:
 
         tasks = [asyncio.ensure_future(ask(part)) for part in parts]
         try:
-            return await asyncio.gather(*tasks)
+            async with asyncio.timeout(self._total_s):
+                return await asyncio.gather(*tasks)
+        except TimeoutError as error:
+            raise UpstreamTimeout(cause="not all parts in time") from error
         finally:
             for task in tasks:
                 task.cancel()

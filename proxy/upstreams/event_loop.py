@@ -6,8 +6,8 @@ native threads.
 """
 
 import asyncio
-import os
 import socket
+import threading
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from typing import Any, Generic, TypeVar
@@ -20,12 +20,16 @@ from proxy.upstreams.exchange import Exchange
 
 T = TypeVar("T")
 
+# gevent's close() leaves the act to a hub, and in the loop's thread there is none that runs.
+_write, _close = get_original("os", "write"), get_original("os", "close")
+
 
 class EventLoopThread:
     """Runs coroutines for request threads and greenlets. Started on first use, in the worker."""
 
     def __init__(self) -> None:
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._starting = threading.Lock()
 
     def run(self, work: Callable[[], Coroutine[Any, Any, T]], exchange: Exchange) -> T:
         """The coroutine's result; its exception is raised here. Raises CallerGone when the exchange is broken off."""
@@ -33,8 +37,8 @@ class EventLoopThread:
         reader, writer = socket.socketpair()
         with reader:
             job = _Job(work, writer.detach())
-            exchange.attach(lambda: _post(loop, job.cancel))
             _post(loop, job.start)
+            exchange.attach(lambda: _post(loop, job.cancel))
             try:
                 reader.recv(1)
             finally:
@@ -44,12 +48,12 @@ class EventLoopThread:
         return job.result()
 
     def _running_loop(self) -> asyncio.AbstractEventLoop:
-        if self._loop is None:
-            loop = uvloop.new_event_loop()
-            self._loop = loop
-            # gevent replaces threads by greenlets; a loop in a greenlet would stop the whole worker.
-            get_original("_thread", "start_new_thread")(loop.run_forever, ())
-        return self._loop
+        with self._starting:
+            if self._loop is None:
+                self._loop = uvloop.new_event_loop()
+                # gevent replaces threads by greenlets; a loop in a greenlet would stop the whole worker.
+                get_original("_thread", "start_new_thread")(self._loop.run_forever, ())
+            return self._loop
 
     def close(self) -> None:
         if self._loop is not None:
@@ -83,8 +87,8 @@ class _Job(Generic[T]):
     def _tell(self, _: "asyncio.Task[T]") -> None:
         self.done = True
         with suppress(OSError):  # the one who waited may be gone
-            os.write(self._done_fd, b".")
-        os.close(self._done_fd)
+            _write(self._done_fd, b".")
+        _close(self._done_fd)
 
 
 def _post(loop: asyncio.AbstractEventLoop, act: Callable[[], object]) -> None:

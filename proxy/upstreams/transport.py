@@ -179,10 +179,6 @@ class AnswerBody(httpx2.SyncByteStream):
             self._silent_since = None
             self._feed(received)
 
-    @property
-    def is_complete(self) -> bool:
-        return self._parser.message_complete
-
     def __iter__(self) -> Iterator[bytes]:
         while data := self.read():
             yield data
@@ -226,8 +222,11 @@ class AnswerBody(httpx2.SyncByteStream):
             raise httpx2.RemoteProtocolError("the answer breaks HTTP, or was cut short") from error
 
     def _check_head(self) -> None:
-        encoding = self._parser.get("content-encoding")
-        if encoding is not None and encoding != "identity":
+        if self._parser.final_status > 599:
+            raise httpx2.RemoteProtocolError("the answer has no status of HTTP")
+        given = self._parser.get("content-encoding") or ""
+        encodings = given if isinstance(given, list) else [given]
+        if any(encoding.strip().lower() not in ("", "identity") for encoding in encodings):
             # Unpacked it could be a thousand times as long; we asked for identity.
             raise httpx2.RemoteProtocolError("the answer is encoded though identity was asked for")
 

@@ -354,12 +354,27 @@ def test_a_dead_issuer_is_503_with_retry_after_and_recovers_by_itself(
     assert ask(proxy).status_code == 200
 
 
-def test_a_wrong_host_field_is_refused(proxy: ProxyProcess) -> None:
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"HTTP/1.1\r\n",
+        b"HTTP/1.1\r\nHost: a/b?c#d\r\n",
+        b"HTTP/1.1\r\nHost: a b\r\n",
+        b"HTTP/1.2\r\nHost: p\r\n",
+        b"HTTP/1.1\r\nHost: p\r\nX_Odd: 1\r\n",
+        b"HTTP/1.1\r\nHost: p\r\nTransfer-Encoding: gzip, chunked\r\n",
+    ],
+    ids=["no Host", "a path in Host", "a blank in Host", "HTTP/1.2", "underscore", "gzip"],
+)
+def test_a_head_that_others_would_read_in_another_way_is_refused_in_json(
+    proxy: ProxyProcess, sandbox: SandboxClient, head: bytes
+) -> None:
     with RawCaller(proxy.port) as caller:
-        caller.send(b"POST /v1/chat/completions HTTP/1.1\r\nContent-Length: 0\r\nX_Odd: 1\r\n\r\n")
+        caller.send(b"POST /v1/chat/completions " + head + b"Connection: close\r\n\r\n")
         answer = caller.read_to_end()
     assert status_of(answer) == 400
     assert field_of(answer, "Content-Type") == "application/json"
+    assert sandbox.log() == []
 
 
 def wait_for(holds: Any, within_s: float = 5.0) -> None:

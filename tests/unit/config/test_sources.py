@@ -168,10 +168,10 @@ def test_header_name_that_is_no_token_is_refused(faults_of, name: str) -> None:
     assert fault.endswith("must be a field name of RFC 9110, such as X-App-Id")
 
 
-@pytest.mark.parametrize("value", ["a\\nb", "a\\rb", "\\0", "\\x1f", "\\x7f"])
-def test_header_value_with_a_control_character_is_refused(faults_of, value: str) -> None:
+@pytest.mark.parametrize("value", ["a\\nb", "a\\rb", "\\0", "\\x1f", "\\x7f", "é"])
+def test_header_value_that_is_not_plain_ascii_is_refused(faults_of, value: str) -> None:
     assert faults_of(_source(f'{_HTTP_JSON}, headers: {{X-A: "{value}"}}')) == (
-        "token_sources.s.headers.X-A: must hold no line break or other control character",
+        "token_sources.s.headers.X-A: must hold ASCII characters only, and no line break or other control character",
     )
 
 

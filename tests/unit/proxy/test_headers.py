@@ -1,3 +1,6 @@
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -99,8 +102,11 @@ _RETRY_AFTER = [
     ("NaN", False),
     ("²", False),
     ("٣", False),
-    ("Fri, 31 Jan 2027 12:00:00 GMT", True),
-    ("Fri, 31 Jan 2027 12:00:00", False),
+    ("Sat, 31 Jan 2026 12:00:00 GMT", True),
+    (format_datetime(datetime.now(UTC) + timedelta(hours=23), usegmt=True), True),
+    (format_datetime(datetime.now(UTC) + timedelta(hours=25), usegmt=True), False),
+    ("Sat, 31 Jan 2026 12:00:00", False),
+    ("evil; GMT", False),
 ]
 
 
@@ -122,7 +128,15 @@ _FIELDS = st.lists(st.tuples(_NAMES, st.text()))
 
 @given(_FIELDS)
 def test_nothing_goes_to_the_upstream_that_is_not_listed(fields: list[tuple[str, str]]) -> None:
-    assert request_fields(fields) == [field for field in fields if field[0].lower() in REQUEST_FIELDS]
+    crossing = request_fields(fields)
+    assert crossing == [field for field in fields if field in crossing]
+    assert all(name.lower() in REQUEST_FIELDS and value.isascii() for name, value in crossing)
+
+
+@pytest.mark.parametrize(("value", "outwards"), [("é", True), ("日本", False), ("a\nb", False), ("a\tb", True)])
+def test_a_value_crosses_outwards_as_latin_1_and_inwards_as_ascii(value: str, outwards: bool) -> None:
+    assert answer_fields([("openai-x", value)]) == ([("openai-x", value)] if outwards else [])
+    assert bool(request_fields([("traceparent", value)])) == (value == "a\tb")
 
 
 @given(_FIELDS)

@@ -1,11 +1,20 @@
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import pytest
 
 from proxy.errors import CallerGone, ProxyError, UpstreamTimeout, UpstreamUnavailable
-from proxy.relay import BROKE_OFF, LINGER_S, WHOLE_MOST_BYTES, PieceRelay, StreamRelay, read_whole
+from proxy.relay import (
+    BROKE_OFF,
+    HELD_MOST_BYTES,
+    LINGER_S,
+    WHOLE_MOST_BYTES,
+    PieceRelay,
+    StreamRelay,
+    read_or_relay,
+    read_whole,
+)
 from proxy.sse import DONE, FRAME_MOST_BYTES, KEEPALIVE
 
 FRAME = b'data: {"choices":[{"delta":{"content":"Hi"},"finish_reason":null}]}\n\n'
@@ -225,7 +234,7 @@ def test_cut_body_breaks_the_connection() -> None:
     relay = PieceRelay(FakeBody(b"a", UpstreamUnavailable()))
     pieces = iter(relay)
     assert next(pieces) == b"a"
-    with pytest.raises(UpstreamUnavailable):
+    with pytest.raises(ConnectionResetError):  # gunicorn closes the connection without a word
         next(pieces)
     assert relay.end == "cut"
 
@@ -254,22 +263,32 @@ def test_whole_body_is_put_together_and_closed() -> None:
     assert body.closed
 
 
-def test_body_of_8_mib_is_read_whole() -> None:
-    body = FakeBody(b"x" * (WHOLE_MOST_BYTES - 1), b"x")
-    assert read_whole(body) == b"x" * WHOLE_MOST_BYTES
+def test_body_of_8_mib_is_held() -> None:
+    body = FakeBody(b"x" * (HELD_MOST_BYTES - 1), b"x")
+    assert read_or_relay(body) == b"x" * HELD_MOST_BYTES
+    assert body.closed
 
 
 def test_body_of_more_than_8_mib_goes_on_in_pieces_with_nothing_lost() -> None:
-    body = FakeBody(b"x" * WHOLE_MOST_BYTES, b"y", b"z")
-    relay = read_whole(body)
+    body = FakeBody(b"x" * HELD_MOST_BYTES, b"y", b"z")
+    relay = read_or_relay(body)
     assert isinstance(relay, PieceRelay)
     assert not body.closed
-    assert b"".join(relay) == b"x" * WHOLE_MOST_BYTES + b"yz"
+    assert b"".join(relay) == b"x" * HELD_MOST_BYTES + b"yz"
 
 
+def test_body_that_is_to_be_changed_is_read_whole_up_to_64_mib() -> None:
+    assert len(read_whole(FakeBody(b"x" * WHOLE_MOST_BYTES))) == WHOLE_MOST_BYTES
+    body = FakeBody(b"x" * WHOLE_MOST_BYTES, b"y")
+    with pytest.raises(UpstreamUnavailable):
+        read_whole(body)
+    assert body.closed
+
+
+@pytest.mark.parametrize("read", [read_whole, read_or_relay])
 @pytest.mark.parametrize("error", [UpstreamUnavailable(), UpstreamTimeout(), CallerGone()], ids=lambda e: e.code)
-def test_error_in_a_whole_body_closes_it(error: ProxyError) -> None:
+def test_error_in_a_whole_body_closes_it(error: ProxyError, read: Callable[[FakeBody], object]) -> None:
     body = FakeBody(b"a", error)
     with pytest.raises(type(error)):
-        read_whole(body)
+        read(body)
     assert body.closed

@@ -327,7 +327,7 @@ class _History:
 
     def _check(self) -> None:
         token = self.record.usable_token(self.now)
-        assert token is None or self.now < token.usable_until < token.expires_at or token.never_expires
+        assert token is None or self.now < token.usable_until < token.expires_at or token.expires_at == math.inf
         for at in self.forced_at:
             assert sum(at <= other < at + 60.0 for other in self.forced_at) <= 3
         assert all(later - at >= 5.0 for at, later in zip(self.forced_at, self.forced_at[1:], strict=False))

@@ -12,7 +12,7 @@ from proxy.upstreams.embedding_batches import EmbeddingBatches, join, split
 def batches(max_batch: int) -> EmbeddingBatches:
     """One whose parts are never asked."""
     unused: Any = None
-    return EmbeddingBatches(unused, None, unused, max_batch=max_batch, concurrency=1)
+    return EmbeddingBatches(unused, None, unused, max_batch=max_batch, concurrency=1, total_s=5)
 
 
 def answer(embeddings: list[Any], **members: Any) -> bytes:
