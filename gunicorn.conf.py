@@ -2,10 +2,10 @@
 
 import sys
 
-from config import ConfigError, load
+from config import ConfigError, load_or_keep
 
 try:
-    _settings = load()
+    _settings, _faults = load_or_keep()
 except ConfigError as error:
     # One clear line per fault and no worker that dies again and again.
     sys.exit("\n".join(f"config: {fault}" for fault in error.faults))
@@ -17,11 +17,16 @@ if _server.worker_class == "gevent":
 
     monkey.patch_all()
 
+from loguru import logger  # noqa: E402
+
 from proxy.gunicorn_workers import check_head  # noqa: E402
 from proxy.observability.logging import set_up  # noqa: E402
 from sandbox.process import SandboxError, SandboxProcess  # noqa: E402
 
 set_up(level=_settings.logging.level, line_format=_settings.logging.format)
+
+for _fault in _faults:
+    logger.error("config: {} (the settings before it stay)", _fault)
 
 bind = _server.bind
 workers = _server.workers

@@ -4,8 +4,9 @@ Use: `settings = load()`. The sections are documented in schema.py, upstreams.py
 """
 
 from config.errors import ConfigError
+from config.keep import kept_settings, load_or_keep
 from config.load import load
 from config.schema import Settings
 from config.secret_ref import SecretRef
 
-__all__ = ["ConfigError", "SecretRef", "Settings", "load"]
+__all__ = ["ConfigError", "SecretRef", "Settings", "kept_settings", "load", "load_or_keep"]

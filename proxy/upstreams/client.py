@@ -24,8 +24,8 @@ from proxy.upstreams.exchange import Exchange
 from proxy.upstreams.transport import ERROR_BODY_MOST_BYTES, AnswerBody, SocketTransport, Timeouts
 
 WHOLE_ANSWER_MOST_BYTES = 64 * 1024 * 1024
-# The SDK wants a key to start; it never leaves, since `_build_request` makes the fields.
-_NO_KEY = "set-per-request"
+# What the SDK would else take from the environment. The key never leaves, since `_build_request` makes the fields.
+_SDK_OPTIONS: dict[str, Any] = {"api_key": "set-per-request", "organization": "", "project": "", "max_retries": 0}
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,11 +176,8 @@ class UpstreamClient(OpenAI):
         self._builder = RequestBuilder(settings)
         self._tokens = tokens
         super().__init__(
-            api_key=_NO_KEY,
-            organization="",
-            project="",
+            **_SDK_OPTIONS,
             base_url=settings.base_url,
-            max_retries=0,
             http_client=httpx2.Client(transport=transport, trust_env=False, follow_redirects=False),
         )
 
@@ -237,11 +234,8 @@ class AsyncUpstreamClient(AsyncOpenAI):
         self._builder = RequestBuilder(settings)
         self._tokens = tokens
         super().__init__(
-            api_key=_NO_KEY,
-            organization="",
-            project="",
+            **_SDK_OPTIONS,
             base_url=settings.base_url,
-            max_retries=0,
             http_client=httpx2.AsyncClient(
                 transport=transport,
                 trust_env=False,

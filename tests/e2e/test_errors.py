@@ -3,7 +3,6 @@
 import hashlib
 import json
 import re
-import time
 from typing import Any
 
 import httpx
@@ -12,6 +11,7 @@ import pytest
 from tests.support.proxy_process import ProxyFarm, ProxyProcess, free_port
 from tests.support.raw_http import RawCaller, error_of, field_of, status_of
 from tests.support.sandbox_client import SandboxClient
+from tests.support.waiting import wait_for
 
 CHAT = "/v1/chat/completions"
 BODY: dict[str, Any] = {"model": "m", "messages": [{"role": "user", "content": "Hello"}]}
@@ -375,10 +375,3 @@ def test_a_head_that_others_would_read_in_another_way_is_refused_in_json(
     assert status_of(answer) == 400
     assert field_of(answer, "Content-Type") == "application/json"
     assert sandbox.log() == []
-
-
-def wait_for(holds: Any, within_s: float = 5.0) -> None:
-    until = time.monotonic() + within_s
-    while not holds():
-        assert time.monotonic() < until
-        time.sleep(0.1)

@@ -16,6 +16,7 @@ import yaml
 from tests.support.proxy_process import ROOT, ProxyProcess, free_port, launch
 from tests.support.raw_http import RawCaller
 from tests.support.sandbox_client import SandboxClient
+from tests.support.waiting import wait_for
 
 CHAT = "/v1/chat/completions"
 MARK = "marked-secret-9"
@@ -98,6 +99,28 @@ def test_a_reload_under_load_fails_no_request(tmp_path: Path, sandbox: SandboxCl
         assert statuses == [200] * 40
     finally:
         assert proxy.stop() == 0
+
+
+def test_a_reload_takes_a_new_config_and_keeps_the_old_one_when_the_new_is_bad(
+    tmp_path: Path, sandbox: SandboxClient
+) -> None:
+    proxy = ProxyProcess.start(sandbox.config(), tmp_path)
+    file = tmp_path / f"{proxy.port}.yaml"
+    try:
+        good = yaml.safe_load(file.read_text())
+        file.write_text("upstreams: nonsense\n")
+        proxy.signal(signal.SIGHUP)
+        wait_for(lambda: "config: upstreams: " in proxy.log() and _status_of_chat(proxy) == 200)
+        file.write_text(yaml.safe_dump({**good, "client_keys": [{"label": "a", "sha256": "0" * 64}]}))
+        proxy.signal(signal.SIGHUP)
+        wait_for(lambda: _status_of_chat(proxy) == 401)
+    finally:
+        assert proxy.stop() == 0
+
+
+def _status_of_chat(proxy: ProxyProcess) -> int:
+    body = {"model": "m", "messages": [{"role": "user", "content": "Hello"}]}
+    return httpx.post(proxy.url + CHAT, json=body, trust_env=False).status_code
 
 
 @pytest.mark.parametrize(
