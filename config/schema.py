@@ -99,9 +99,9 @@ class ClientKey(Section):
 
 
 class TokenStore(Section):
-    """Where tokens are kept: in the memory of each worker."""
+    """Where tokens are kept: in a file that all workers of the host share, or in the memory of each worker."""
 
-    type: Literal["memory"] = "memory"
+    type: Literal["file", "memory"] = "file"
 
 
 class Logging(Section):

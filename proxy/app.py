@@ -21,9 +21,8 @@ from proxy.caller_watch import CallerWatch
 from proxy.hooks import Hooks
 from proxy.limits import RateLimits, Slots
 from proxy.routing import ModelMap
-from proxy.token_sources import build_source
+from proxy.token_sources import build_source, build_store
 from proxy.tokens.holder import TokenHolder
-from proxy.tokens.stores.memory import MemoryStore
 from proxy.upstreams.client import AsyncUpstreamClient, UpstreamClient, UpstreamSettings
 from proxy.upstreams.embedding_batches import EmbeddingBatches
 from proxy.upstreams.event_loop import EventLoopThread
@@ -92,9 +91,9 @@ def _requests_most(server: Server) -> int:
 
 
 def build_parts(settings: Settings) -> Parts:
-    """The holders and clients alone, for the command line."""
+    """The holders, the clients and the event loop; nothing of it has started."""
     holders = {
-        name: TokenHolder(name, build_source(section), MemoryStore())
+        name: TokenHolder(name, build_source(section), build_store(section, settings.token_store.type))
         for name, section in settings.token_sources.items()
     }
     clients = {section.name: _client(section, holders) for section in settings.upstreams}

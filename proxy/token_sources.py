@@ -1,7 +1,14 @@
-"""From a `token_sources` section to the source that it describes; secrets stay references until a fetch needs them."""
+"""From a `token_sources` section to the source that it describes and the store of its token.
 
+Secrets stay references until a fetch needs them.
+"""
+
+import json
 from collections.abc import Callable, Mapping
-from typing import Any
+from hashlib import sha256
+from typing import Any, Literal
+
+from loguru import logger
 
 from config import ConfigError, SecretRef
 from config.sources import ClientCredentialsSource as ClientCredentialsSection
@@ -14,6 +21,9 @@ from proxy.tokens.sources.endpoint import TokenEndpoint
 from proxy.tokens.sources.http_json import HttpJsonSource
 from proxy.tokens.sources.reply import ReplyShape
 from proxy.tokens.sources.static import StaticSource
+from proxy.tokens.stores.base import Store
+from proxy.tokens.stores.file import FileStore, StoreError, open_folder
+from proxy.tokens.stores.memory import MemoryStore
 from proxy.upstreams.tls import client_context
 
 
@@ -23,6 +33,23 @@ def build_source(section: TokenSourceSection) -> Source:
     if isinstance(section, ClientCredentialsSection):
         return _client_credentials(section)
     return _http_json(section)
+
+
+def build_store(section: TokenSourceSection, kind: Literal["file", "memory"]) -> Store:
+    """The store for the token of a source. Without a folder of ours alone each worker keeps its own token."""
+    if kind == "memory" or isinstance(section, StaticSection):
+        return MemoryStore()
+    try:
+        return FileStore(open_folder(), _digest(section))
+    except StoreError as error:
+        logger.error("token store: {}; each worker goes on by itself", error)
+        return MemoryStore()
+
+
+def _digest(section: TokenSourceSection) -> str:
+    """Tells definitions apart, secrets included: a changed secret must not find the token of the one before."""
+    revealed = _revealed({name: getattr(section, name) for name in type(section).model_fields})
+    return sha256(json.dumps(revealed, sort_keys=True, default=str).encode()).hexdigest()[:32]
 
 
 def _client_credentials(section: ClientCredentialsSection) -> Source:

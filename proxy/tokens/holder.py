@@ -8,6 +8,7 @@ The rules stand in `record` and `schedule`; where the record is kept, in `stores
 import random
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 
 from loguru import logger
 
@@ -20,6 +21,7 @@ from proxy.tokens.token import State, Token, boot_clock
 
 WAITERS_MOST = 256
 LOST_LOCK_PAUSE_S = 0.25
+STUCK_LOCK_S = 7.0
 
 
 class TokenHolder:
@@ -50,6 +52,7 @@ class TokenHolder:
         self._attempts = 0  # turns under the store's lock that have ended, with a token or without
         self._waiting = 0
         self._last_refusal = ""
+        self._lost_lock_at: float | None = None
 
     def token(self) -> Token:
         """A token that may be sent now. Returns at once while one is held, else waits at most 6 s for the fetch.
@@ -81,14 +84,17 @@ class TokenHolder:
             self._refused_generation = max(self._refused_generation, refused.generation)
             if self.usable_token() is None:
                 self._wake()  # the refused one has run out: its successor is due anyhow and no matter of the budget
-            elif not self._fetching and not self._ask_forced_fetch(refused):
-                return self._newer_than(refused)
-            seen = self._attempts
+            seen, fetches = self._attempts, self._store.load().fetches
             while self._newer_than(refused) is None and self._attempts == seen and not self._closed:
                 left_s = deadline - self._clock()
-                if left_s <= 0 or self._is_cooling_down():
+                record = self._store.load()
+                self._adopt(record)
+                if left_s <= 0 or self._is_cooling_down() or record.fetches != fetches:
                     break
-                self._changed.wait(left_s)
+                if self.usable_token() is not None and not self._fetching and not self._ask_forced_fetch(refused):
+                    break
+                # Not longer at a time: another process that shares the store may be the one who fetches.
+                self._changed.wait(min(left_s, LOST_LOCK_PAUSE_S))
             return self._newer_than(refused)
 
     def state(self) -> State:
@@ -131,15 +137,32 @@ class TokenHolder:
         won = False
         try:
             with self._store.try_lock() as won:
-                if not won:
+                if not won and not self._is_lock_stuck():
                     return LOST_LOCK_PAUSE_S
-                record = self._store.load()  # again: the one who had the lock before may have fetched
+                self._lost_lock_at = None
+                record = self._aligned(self._store.load())  # again: who had the lock before may have fetched
                 if self._is_fetch_wanted(record):
                     self._fetch(record)
         finally:
             self._end_attempt(won)
         now = self._clock()
         return self._store.load().due_at(now) - now
+
+    def _is_lock_stuck(self) -> bool:
+        """Whether whoever has the lock has kept it for 7 s while this process has no token to send."""
+        if self.usable_token() is not None:
+            self._lost_lock_at = None
+            return False
+        if self._lost_lock_at is None:
+            self._lost_lock_at = self._clock()
+        return self._clock() - self._lost_lock_at >= STUCK_LOCK_S
+
+    def _aligned(self, record: Record) -> Record:
+        """The record, its generations going on from ours where the store has lost what it knew."""
+        token = self._token
+        if token is None or token.generation <= record.generation:
+            return record
+        return replace(record, generation=token.generation)
 
     def _is_fetch_wanted(self, record: Record) -> bool:
         now = self._clock()
@@ -188,16 +211,23 @@ class TokenHolder:
         return token if token is not None and token.generation != refused.generation else None
 
     def _ask_forced_fetch(self, refused: Token) -> bool:
-        """Note that a forced fetch is wanted and wake the thread; False where the budget forbids it."""
+        """Note that a forced fetch is wanted and wake the thread; False where there is nothing to wait for.
+
+        True as well where another process that shares the store has the lock, or has asked for one just now.
+        """
         if self._forced:
             return True
-        record = self._store.load()
-        if record.token is not None and record.token.generation != refused.generation:
-            self._adopt(record)
-            return False
         with self._store.try_lock() as won:
-            if won:
-                moved, self._forced = after_refusal(self._store.load(), now=self._clock())
+            if not won:
+                return True
+            record = self._store.load()
+            self._adopt(record)
+            if self._newer_than(refused) is not None:
+                return False
+            if record.forced_elsewhere(self._clock()):
+                return True
+            moved, self._forced = after_refusal(record, now=self._clock())
+            if moved is not record:
                 self._store.save(moved)
         if self._forced:
             self._wake()
@@ -249,8 +279,10 @@ class TokenHolder:
             logger.warning("token source {}: {}", self.name, error)
 
     def _adopt(self, record: Record) -> None:
-        if record.token is not self._token and record.token is not None:
-            self._token = record.token
+        """Take the store's token, unless ours was fetched later than it."""
+        theirs, ours = record.token, self._token
+        if theirs is not None and (ours is None or theirs.fetched_at >= ours.fetched_at):
+            self._token = theirs
 
     def _run(self) -> None:
         while not self._closed:

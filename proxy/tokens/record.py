@@ -24,6 +24,8 @@ class Record:
     forced_at: tuple[float, ...] = ()  # fetches that an upstream's 401 asked for, within the last minute
     breaker_until: float = -math.inf
     breaker_s: float = 0.0
+    fetches: int = 0  # fetches that have ended, well or not: who waits for another's fetch sees by it that it is over
+    forced_open: bool = False  # the last forced fetch has been granted and has not ended yet
 
     def usable_token(self, now: float) -> Token | None:
         token = self.token
@@ -38,6 +40,10 @@ class Record:
         """Whether the last fetch failed and the pause after it still runs."""
         return self.failures > 0 and now < self.retry_at
 
+    def forced_elsewhere(self, now: float) -> bool:
+        """Whether a forced fetch is on its way; one that does not end in time was given up with its process."""
+        return self.forced_open and now - self.forced_at[-1] < schedule.WAIT_DEADLINE_S
+
 
 def after_grant(record: Record, grant: Grant, *, fetched_at: float, now: float, jitter: float, forced: bool) -> Record:
     """The record after a good fetch: with the new token, or with the old one where the new one is no gain.
@@ -45,7 +51,14 @@ def after_grant(record: Record, grant: Grant, *, fetched_at: float, now: float, 
     `forced`: the upstream had refused the held token, so another one is a gain even if it ends earlier.
     Raises TokenFetchError: the new token had run out before it arrived, which is no better than no token.
     """
-    calm = replace(record, failures=0, refusals=0, retry_at=fetched_at + schedule.FETCH_GAP_S)
+    calm = replace(
+        record,
+        fetches=record.fetches + 1,
+        forced_open=False,
+        failures=0,
+        refusals=0,
+        retry_at=fetched_at + schedule.FETCH_GAP_S,
+    )
     token = Token(
         grant.access_token,
         fetched_at=fetched_at,
@@ -80,7 +93,14 @@ def after_failure(record: Record, error: TokenFetchError, *, now: float, jitter:
     if token is not None:
         # From expiry on callers are turned away, so one try is due at that instant whatever came before.
         pause_s = min(pause_s, left_s)
-    return replace(record, failures=failures, refusals=refusals, retry_at=now + pause_s)
+    return replace(
+        record,
+        fetches=record.fetches + 1,
+        forced_open=False,
+        failures=failures,
+        refusals=refusals,
+        retry_at=now + pause_s,
+    )
 
 
 def after_refusal(record: Record, *, now: float) -> tuple[Record, bool]:
@@ -94,7 +114,7 @@ def after_refusal(record: Record, *, now: float) -> tuple[Record, bool]:
     if recent and now - recent[-1] < schedule.FORCED_GAP_S:
         return record, False
     if len(recent) < schedule.FORCED_MOST:
-        return replace(record, forced_at=(*recent, now)), True
+        return replace(record, forced_at=(*recent, now), forced_open=True), True
     if recent[-1] < record.breaker_until:
         return record, False  # the breaker has closed and nothing was fetched since, so nothing calls for a longer one
     calm_for_s = now - record.breaker_until

@@ -25,7 +25,17 @@ def fingerprint(secret: str) -> str:
 class Token:
     """An immutable access token; its instants are seconds of the clock that the holder was given."""
 
-    __slots__ = ("expires_at", "fetched_at", "fingerprint", "generation", "renew_at", "usable_until", "value")
+    __slots__ = (
+        "expires_at",
+        "fetched_at",
+        "fingerprint",
+        "generation",
+        "jitter",
+        "lifetime_s",
+        "renew_at",
+        "usable_until",
+        "value",
+    )
 
     def __init__(
         self, value: str, *, fetched_at: float, lifetime_s: float, generation: int, jitter: float = 0.0
@@ -33,6 +43,8 @@ class Token:
         """`fetched_at` is read before the request was sent; `jitter` in [0, 1) is drawn once by whoever fetched."""
         self.value = value
         self.fetched_at = fetched_at
+        self.lifetime_s = lifetime_s
+        self.jitter = jitter
         self.generation = generation
         self.fingerprint = fingerprint(value)
         self.expires_at = fetched_at + lifetime_s

@@ -97,5 +97,5 @@ def test_no_request_fails_or_waits_while_tokens_of_six_seconds_change(
     assert load.failures == []
     assert set(state["tokens"]) <= {"valid"} or sum(state["tokens"].values()) == state["tokens"]["valid"]
     assert load.longest_s < ISSUER_TAKES_S
-    # Two workers with a store each: a renewal every 2.4 to 4 s from each, and none besides.
-    assert state["fetches"] <= 2 * (4 + seconds + 4) / 2.4 + 2
+    # Both workers share one token: a renewal every 2.4 to 4 s, and none besides.
+    assert state["fetches"] <= (4 + seconds + 4) / 2.4 + 2

@@ -111,7 +111,7 @@ def launch(
         return subprocess.Popen(
             [sys.executable, "-m", "gunicorn", "wsgi:app"],
             cwd=ROOT,
-            env={**os.environ, "LLM_PROXY_CONFIG": str(file), "PYTHONUNBUFFERED": "1", **(environ or {})},
+            env={**os.environ, "LLM_PROXY_CONFIG": str(file), "XDG_RUNTIME_DIR": str(folder), **(environ or {})},
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,

@@ -10,8 +10,8 @@ from proxy.tokens.record import Record
 class MemoryStore:
     """Keeps the record in this process; other workers fetch for themselves."""
 
-    def __init__(self) -> None:
-        self._record = Record()
+    def __init__(self, record: Record | None = None) -> None:
+        self._record = record or Record()
         self._lock = threading.Lock()
 
     def load(self) -> Record:

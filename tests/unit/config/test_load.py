@@ -16,7 +16,7 @@ def test_minimal_file_has_the_defaults_of_the_contract(settings_of) -> None:
     assert (server.max_body_bytes, server.max_concurrent_requests) == (33554432, 4000)
     assert (server.threads, server.allowed_origins, server.drain_s) == (64, (), 60)
     assert (settings.client_keys, settings.token_sources, settings.sandbox) == ((), {}, None)
-    assert settings.token_store.type == "memory"
+    assert settings.token_store.type == "file"
     assert (settings.logging.level, settings.logging.format, settings.logging.bodies) == (
         "INFO",
         "text",
