@@ -120,11 +120,12 @@ class Hooks:
     def _end(self, response: Response) -> Response:
         state = current()
         response.headers["X-Request-Id"] = state.log.request_id
+        if self._origins:
+            response.headers.add("Vary", "Origin")
         origin = self._allowed_origin()
         if origin is not None:
             response.headers["Access-Control-Allow-Origin"] = origin
             response.headers["Access-Control-Expose-Headers"] = "X-Request-Id, Retry-After"
-            response.headers.add("Vary", "Origin")
         state.log.status = response.status_code
         body = response.response
         if not isinstance(body, StreamRelay | PieceRelay):

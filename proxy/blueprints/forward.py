@@ -109,17 +109,18 @@ def respond(
     if answer.content_type.partition(";")[0].strip().lower() == sse.MEDIA_TYPE:
         return _respond_stream(StreamRelay(answer, keepalive_s=accepted.upstream.keepalive_s), answer.status, fields)
     if kind == "binary":
-        return _respond_body(PieceRelay(answer), answer, fields, "application/octet-stream")
+        return _respond_body(PieceRelay(answer), answer.status, fields, "application/octet-stream")
     body = read_or_relay(answer) if convert is None else convert(read_whole(answer))
     if not isinstance(body, PieceRelay):
         _check_json(body, answer.content_type, streamed=accepted.body.stream)
-    return _respond_body(body, answer, fields, "application/json")
+    return _respond_body(body, answer.status, fields, "application/json")
 
 
-def _respond_body(body: bytes | PieceRelay, answer: Answer, fields: Fields, content_type: str) -> Response:
+def _respond_body(body: bytes | PieceRelay, status: int, fields: Fields, content_type: str) -> Response:
     """`content_type` is for an upstream that names none: werkzeug would call it HTML."""
-    response = Response(body, status=answer.status, headers=_without_content_type(fields))
-    response.headers["Content-Type"] = answer.content_type or content_type
+    named = next((value for name, value in fields if name.lower() == "content-type"), content_type)
+    response = Response(body, status=status, headers=_without_content_type(fields))
+    response.headers["Content-Type"] = named
     return response
 
 

@@ -1,5 +1,7 @@
 """The routes that callers rely on, under every prefix; checked on the app's own map, without a server."""
 
+from hashlib import sha256
+
 import pytest
 from flask import Flask
 from werkzeug.exceptions import NotFound
@@ -58,3 +60,25 @@ def test_an_error_of_the_app_has_the_shape_of_openai_without_a_server_too(app: F
     answer = app.test_client().post("/v1/chat/completions", data=b"{")
     assert answer.status_code == 400
     assert answer.get_json()["error"]["code"] == "invalid_json"
+
+
+@pytest.mark.parametrize(
+    ("key", "status"),
+    [(None, 401), ("wrong", 401), ("plain", 401), ("admin", 200)],
+    ids=["none", "wrong", "plain", "admin"],
+)
+def test_the_status_needs_an_admin_key_on_an_open_address(key: str | None, status: int) -> None:
+    keys = [
+        {"label": name, "sha256": sha256(name.encode()).hexdigest(), "admin": name == "admin"}
+        for name in ("plain", "admin")
+    ]
+    upstream = {"name": "llm", "base_url": "http://127.0.0.1:9/v1"}
+    settings = {"upstreams": [upstream], "client_keys": keys, "server": {"bind": "0.0.0.0:5002"}}
+    client = create_app(Settings.model_validate(settings)).test_client()
+    headers = {} if key is None else {"Authorization": f"Bearer {key}"}
+    assert client.get("/status", headers=headers).status_code == status
+    assert client.get("/healthz").status_code == 200
+
+
+def test_the_status_is_open_on_loopback(app: Flask) -> None:
+    assert app.test_client().get("/status").status_code == 200

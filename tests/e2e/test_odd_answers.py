@@ -49,6 +49,12 @@ def test_json_without_a_content_type_is_called_json(proxy: ProxyProcess, sandbox
     assert post(proxy).headers["Content-Type"] == "application/json"
 
 
+def test_a_content_type_that_is_no_ascii_crosses_as_its_bytes(proxy: ProxyProcess, sandbox: SandboxClient) -> None:
+    sandbox.raw(raw_answer("Content-Type: application/json; x=日"))
+    answer = post(proxy)
+    assert (answer.status_code, answer.content) == (200, b'{"choices": []}')
+
+
 def test_an_odd_charset_of_an_error_crosses(proxy: ProxyProcess, sandbox: SandboxClient) -> None:
     headers = {"Content-Type": "application/json; charset=hex"}
     sandbox.faults(upstream=[{"kind": "status", "status": 400, "body": '{"error": {}}', "headers": headers}])
