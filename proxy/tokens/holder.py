@@ -2,20 +2,23 @@
 
 Requests read a ready-made token and never call the issuer; only the holder's thread does. So a request that goes away
 cannot end a fetch that others wait for, and a dead issuer gets one call a step however many requests there are.
-The rules stand in `record` and `schedule`; where the record is kept, in `stores`; how a token is got, in `sources`.
+The rules stand in `record` and `schedule`, one fetch in `renewal`, where the record is kept in `stores`, and how a
+token is got in `sources`.
 """
 
 import random
 import threading
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 from loguru import logger
 
 from proxy.errors import TokenUnavailable
 from proxy.tokens import schedule
-from proxy.tokens.record import Record, after_failure, after_grant, after_refusal
-from proxy.tokens.sources.base import Grant, Source, TokenFetchError
+from proxy.tokens.record import Record, after_refusal
+from proxy.tokens.renewal import Renewal
+from proxy.tokens.sources.base import Source
 from proxy.tokens.stores.base import Store
 from proxy.tokens.token import State, Token, boot_clock
 
@@ -37,10 +40,9 @@ class TokenHolder:
         jitter: Callable[[], float] = random.random,
     ) -> None:
         self.name = name
-        self._source = source
+        self._renewal = Renewal(name, source, clock=clock, jitter=jitter)
         self._store = store
         self._clock = clock
-        self._jitter = jitter
         self._token: Token | None = None  # the snapshot: read without a lock, replaced whole
         self._changed = threading.Condition()  # guards all below
         self._thread: threading.Thread | None = None
@@ -51,7 +53,6 @@ class TokenHolder:
         self._refused_generation = -1  # of the token that an upstream refused last
         self._attempts = 0  # turns under the store's lock that have ended, with a token or without
         self._waiting = 0
-        self._last_refusal = ""
         self._lost_lock_at: float | None = None
 
     def token(self) -> Token:
@@ -121,7 +122,7 @@ class TokenHolder:
         with self._changed:
             self._closed = True
             self._changed.notify_all()
-        self._source.close()
+        self._renewal.close()
 
     def renew_if_due(self) -> float:
         """Fetch where a fetch is due or forced; returns the seconds until the next one is. Runs in the thread only."""
@@ -142,7 +143,8 @@ class TokenHolder:
                 self._lost_lock_at = None
                 record = self._aligned(self._store.load())  # again: who had the lock before may have fetched
                 if self._is_fetch_wanted(record):
-                    self._fetch(record)
+                    refused = partial(self._is_refused, record)
+                    self._store.save(self._renewal.run(record, is_refused=refused))
         finally:
             self._end_attempt(won)
         now = self._clock()
@@ -166,7 +168,10 @@ class TokenHolder:
 
     def _is_fetch_wanted(self, record: Record) -> bool:
         now = self._clock()
-        return record.due_at(now) <= now or (self._forced and record.generation == self._refused_generation)
+        return record.due_at(now) <= now or (self._forced and self._is_refused(record))
+
+    def _is_refused(self, record: Record) -> bool:
+        return record.generation == self._refused_generation
 
     def _end_attempt(self, ended: bool) -> None:
         """Tell all who wait how the fetch went; a lost lock is no attempt, they wait on."""
@@ -232,51 +237,6 @@ class TokenHolder:
         if self._forced:
             self._wake()
         return self._forced
-
-    def _fetch(self, record: Record) -> None:
-        fetched_at = self._clock()  # before the request leaves: the life counts from the issuer's clock, not from ours
-        try:
-            grant = self._fetch_grant(record)
-            # Refused, maybe while this very fetch was on its way: then another token is a gain whenever it ends.
-            forced = record.generation == self._refused_generation
-            moved = after_grant(
-                record, grant, fetched_at=fetched_at, now=self._clock(), jitter=self._jitter(), forced=forced
-            )
-        except TokenFetchError as error:
-            self._log_failure(error)
-            self._store.save(after_failure(record, error, now=self._clock(), jitter=self._jitter()))
-            return
-        self._store.save(moved)
-        self._last_refusal = ""
-        token = moved.token
-        if token is not None:
-            logger.info("token source {}: {} lives {:.0f} s", self.name, token, grant.lifetime_s)
-
-    def _fetch_grant(self, record: Record) -> Grant:
-        try:
-            return self._ask_source()
-        except TokenFetchError as error:
-            # With a token in hand the back-off is soon enough; without one callers wait for this very fetch.
-            if record.usable_token(self._clock()) is not None or not error.connection or self._closed:
-                raise
-            return self._ask_source()
-
-    def _ask_source(self) -> Grant:
-        """One call; whatever a source throws is a failed fetch, so that the cool-down holds for its bugs too."""
-        try:
-            return self._source.fetch()
-        except TokenFetchError:
-            raise
-        except Exception as error:
-            raise TokenFetchError(f"unexpected {type(error).__name__}") from None
-
-    def _log_failure(self, error: TokenFetchError) -> None:
-        """One ERROR line when the issuer begins to refuse us or changes its reason; a warning for the rest."""
-        if error.refused and str(error) != self._last_refusal:
-            self._last_refusal = str(error)
-            logger.error("token source {}: {}", self.name, error)
-        elif not error.refused:
-            logger.warning("token source {}: {}", self.name, error)
 
     def _adopt(self, record: Record) -> None:
         """Take the store's token, unless ours was fetched later than it."""

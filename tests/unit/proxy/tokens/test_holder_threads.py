@@ -83,7 +83,7 @@ def test_failed_fetch_fails_those_who_wake_up_after_its_cool_down_too(
         clock.move(0.5)
         return 0.5
 
-    monkeypatch.setattr(holder, "_jitter", let_the_cool_down_pass)  # called once the failure has its instant
+    monkeypatch.setattr(holder._renewal, "_jitter", let_the_cool_down_pass)  # called once the failure has its instant
     waiting = callers(8, holder.token)
     await_waiting(holder, 8)
     source.let_go()
