@@ -44,7 +44,7 @@ $(VENV)/dev.stamp: requirements-dev.txt $(VENV)/run.stamp
 
 # The openai client for node, as callers use it. On Debian a missing tool is installed where that is allowed.
 node_modules/.stamp: package-lock.json
-	@{ command -v npm && command -v curl; } > /dev/null || { apt-get update -qq && apt-get install -y -qq curl nodejs npm > /dev/null; } \
-		|| { echo "make test needs node, npm and curl" >&2; exit 1; }
+	@{ command -v npm && command -v curl && command -v openssl; } > /dev/null || { apt-get update -qq && apt-get install -y -qq curl nodejs npm openssl > /dev/null; } \
+		|| { echo "make test needs node, npm, curl and openssl" >&2; exit 1; }
 	npm ci --silent --no-audit --no-fund
 	@touch $@
