@@ -141,6 +141,16 @@ def test_refused_tokens_do_not_use_up_the_connections_of_split_embeddings(
     assert post(proxy, "/v1/embeddings", body).status_code == 200
 
 
+def test_split_embeddings_end_with_the_total_time(
+    farm: ProxyFarm, own_sandbox: SandboxClient, worker_class: str
+) -> None:
+    upstream = {"embeddings": {"max_batch": 1}, "timeouts": {"first_byte_s": 5, "idle_s": 5, "total_s": 1}}
+    proxy = farm.proxy(own_sandbox.config(server={"worker_class": worker_class}, upstream=upstream))
+    own_sandbox.faults(upstream=[{"kind": "drip", "pause_ms": 200}])
+    assert post(proxy, "/v1/embeddings", {"model": "e", "input": ["a", "b"]}).status_code == 504
+    own_sandbox.wait_until(lambda state: state["open"] == 0)
+
+
 def test_callers_that_leave_in_the_middle_of_anything_leave_nothing_behind(
     farm: ProxyFarm, own_sandbox: SandboxClient, worker_class: str
 ) -> None:
