@@ -69,7 +69,7 @@ def when_ready(server):
     host = f"[{_server.host}]" if ":" in _server.host else _server.host
     if _settings.sandbox is not None:
         body = '{"model": "sandbox-chat", "messages": [{"role": "user", "content": "Hello"}]}'
-        url = f"http://{host}:{_server.port}/agent/api/llm_proxy/v1/chat/completions"
+        url = f"http://{host}:{_server.port}{_server.url_prefixes[0]}/v1/chat/completions"
         print(f"\nTry it:\n  curl {url} -d '{body}'\n", file=sys.stderr, flush=True)
 
 

@@ -31,6 +31,8 @@ from proxy.upstreams.transport import SocketTransport, Timeouts
 
 # RAGFlow up to 0.26 builds /v1/v1 from a base URL with a trailing slash.
 VERSION_PATHS = ("", "/v1", "/v1/v1")
+# Of connections for split embeddings: how many there are is decided by max_concurrent_requests and concurrency.
+_NO_LIMITS = httpx2.Limits(max_connections=None, max_keepalive_connections=100)
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +150,7 @@ def _batches(section: UpstreamSection, parts: Parts) -> EmbeddingBatches | None:
     if max_batch is None:
         return None
     tokens = _holder(section, parts.holders)
-    transport = httpx2.AsyncHTTPTransport(verify=_tls(section) or True, trust_env=False)
+    transport = httpx2.AsyncHTTPTransport(verify=_tls(section) or True, trust_env=False, limits=_NO_LIMITS)
     client = AsyncUpstreamClient(_upstream_settings(section), tokens, transport)
     return EmbeddingBatches(
         client,
@@ -163,7 +165,6 @@ def _batches(section: UpstreamSection, parts: Parts) -> EmbeddingBatches | None:
 def _upstream_settings(section: UpstreamSection) -> UpstreamSettings:
     limits = section.timeouts
     return UpstreamSettings(
-        name=section.name,
         base_url=section.base_url,
         token_header=section.token_header,
         token_prefix=section.token_prefix,

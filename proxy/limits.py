@@ -18,20 +18,25 @@ class RateLimits:
 
     def __init__(self) -> None:
         self._limiter: MovingWindowRateLimiter | None = None  # its storage starts a thread: not before the fork
+        self._making = threading.Lock()
 
     def count(self, caller: Caller) -> None:
         """Count one request. Raises RateLimitExceeded with the seconds until one is free again."""
         if caller.requests_per_minute is None:
             return
-        limiter = self._limiter
-        if limiter is None:
-            limiter = self._limiter = MovingWindowRateLimiter(MemoryStorage())
+        limiter = self._limiter or self._make_limiter()
         limit = RateLimitItemPerMinute(caller.requests_per_minute)
         if limiter.hit(limit, caller.label):
             return
         # The limiter's windows end on the wall clock.
         left_s = limiter.get_window_stats(limit, caller.label).reset_time - time.time()
         raise RateLimitExceeded("The rate limit of this API key is used up.", retry_after_s=min(max(left_s, 1.0), 60.0))
+
+    def _make_limiter(self) -> MovingWindowRateLimiter:
+        with self._making:
+            if self._limiter is None:
+                self._limiter = MovingWindowRateLimiter(MemoryStorage())
+            return self._limiter
 
 
 class Slots:

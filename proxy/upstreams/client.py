@@ -32,7 +32,6 @@ _SDK_OPTIONS: dict[str, Any] = {"api_key": "set-per-request", "organization": ""
 class UpstreamSettings:
     """What both clients of one upstream need to know."""
 
-    name: str
     base_url: str
     token_header: str = "Authorization"
     token_prefix: str = "Bearer"
@@ -166,7 +165,14 @@ def _translate_status(response: httpx2.Response) -> ProxyError:
     if status < 400 or status == 401 or _says_invalid_token(response):
         # A redirect is not followed, and a refused token is ours: neither means anything to the caller.
         return UpstreamUnavailable(cause=f"the upstream answered {status}")
-    return UpstreamAnswer(status, _fields_of(response), response.content[:ERROR_BODY_MOST_BYTES])
+    # Of a body past the limit only a part was read, and half a JSON text is of no use to anyone.
+    is_whole = len(response.content) <= ERROR_BODY_MOST_BYTES and not _is_cut(response)
+    return UpstreamAnswer(status, _fields_of(response), response.content if is_whole else b"")
+
+
+def _is_cut(response: httpx2.Response) -> bool:
+    body: AnswerBody | None = response.extensions.get("answer_body")
+    return body is not None and body.is_cut  # the async client's transport has no limit of its own
 
 
 class UpstreamClient(OpenAI):

@@ -118,6 +118,7 @@ class AnswerBody(httpx2.SyncByteStream):
         self._ends_at = time.monotonic() + timeouts.total_s
         self._silent_since: float | None = None  # while somebody waits for the body; a slow caller is no stall
         self._left_bytes: int | None = None  # of an error body, which is read whole and so is limited
+        self.is_cut = False  # by that limit
         self._closed = False
 
     def send(self, message: bytes) -> None:
@@ -235,7 +236,8 @@ class AnswerBody(httpx2.SyncByteStream):
             return data
         kept = data[: self._left_bytes]
         self._left_bytes -= len(kept)
-        if self._left_bytes == 0:
+        if len(kept) < len(data):
+            self.is_cut = True
             self.close()
         return kept
 

@@ -52,7 +52,7 @@ def tokens(source: SandboxSource) -> Iterator[TokenHolder]:
 
 @pytest.fixture
 def settings(own_sandbox: SandboxClient) -> UpstreamSettings:
-    return UpstreamSettings(name="llm", base_url=own_sandbox.url + "/v1")
+    return UpstreamSettings(base_url=own_sandbox.url + "/v1")
 
 
 @pytest.fixture

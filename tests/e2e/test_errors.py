@@ -320,6 +320,21 @@ def test_an_upstream_error_that_is_no_json_becomes_ours_with_its_status(
     check_error(ask(proxy), 503, "upstream_error")
 
 
+@pytest.mark.parametrize("status", [400, 500])
+@pytest.mark.parametrize(("length", "crosses"), [(64 * 1024, True), (64 * 1024 + 1, False), (10**6, False)])
+def test_an_upstream_error_of_more_than_64_kib_becomes_ours_and_not_half_a_text(
+    proxy: ProxyProcess, sandbox: SandboxClient, status: int, length: int, crosses: bool
+) -> None:
+    body = '{"error": "' + "x" * (length - len('{"error": ""}')) + '"}'
+    sandbox.faults(upstream=[{"kind": "status", "status": status, "body": body}])
+    answer = ask(proxy)
+    assert answer.status_code == status
+    if crosses:
+        assert answer.text == body
+    else:
+        check_error(answer, status, "upstream_error")
+
+
 def test_an_insane_retry_after_is_left_out(proxy: ProxyProcess, sandbox: SandboxClient) -> None:
     fault = {"kind": "status", "status": 429, "body": "{}", "headers": {"Retry-After": "1000000000"}}
     sandbox.faults(upstream=[fault])
