@@ -24,7 +24,7 @@ def main(argv: list[str] | None = None) -> int:
     """Serve until SIGTERM, SIGINT or (if asked) the end of stdin: 0, or 1 if it cannot listen."""
     options = _parse(argv)
     try:
-        server = _listen(options.bind, options.token_lifetime_s)
+        server = _listen(options.bind, options.token_lifetime_s, options.single_active)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         print(f"sandbox: cannot listen on {options.bind}: {reason}", file=sys.stderr)
@@ -44,14 +44,15 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser("python -m sandbox", description="A toy token issuer and LLM upstream.")
     parser.add_argument("--bind", default="127.0.0.1:0", help="loopback address and port; 0 takes a free one")
     parser.add_argument("--token-lifetime-s", type=float, default=300.0, help="how long a token is good")
+    parser.add_argument("--single-active", action="store_true", help="a new token ends all those before it")
     parser.add_argument("--exit-with-stdin", action="store_true", help="stop when stdin ends")
     return parser.parse_args(argv)
 
 
-def _listen(bind: str, token_lifetime_s: float) -> SandboxServer:
+def _listen(bind: str, token_lifetime_s: float, single_active: bool) -> SandboxServer:
     address = parse_loopback(bind)
     journal = Journal()
-    app = create_app(journal, TokenMint(signing_key(), token_lifetime_s))
+    app = create_app(journal, TokenMint(signing_key(), token_lifetime_s, single_active=single_active))
     server = SandboxServer(address, app, journal)
     server.start()
     return server

@@ -39,10 +39,13 @@ class SandboxProcess:
         self._is_reaped = False
 
     @classmethod
-    def start(cls, bind: str = "127.0.0.1:0", token_lifetime_s: float = 300.0) -> "SandboxProcess":
+    def start(
+        cls, bind: str = "127.0.0.1:0", token_lifetime_s: float = 300.0, *, single_active: bool = False
+    ) -> "SandboxProcess":
         """Start a sandbox and wait until it listens (at most 10 s); SandboxError if it does not."""
         stdout, child_stdout = os.pipe()
-        process = cls._spawn(["--bind", bind, "--token-lifetime-s", str(token_lifetime_s)], child_stdout)
+        options = ["--bind", bind, "--token-lifetime-s", str(token_lifetime_s)]
+        process = cls._spawn([*options, *(["--single-active"] if single_active else [])], child_stdout)
         try:
             process.url = process._read_url(stdout)
         except BaseException:

@@ -41,18 +41,24 @@ class Finding:
 class TokenMint:
     """Makes and checks the tokens of one key."""
 
-    def __init__(self, key: bytes, lifetime_s: float, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self, key: bytes, lifetime_s: float, clock: Callable[[], float] = time.time, *, single_active: bool = False
+    ) -> None:
+        """`single_active`: a new token ends all those before it."""
         if not 0 < lifetime_s <= 10**9:
             raise ValueError("a token must live longer than 0 and at most 1e9 seconds")
         self.lifetime_s = lifetime_s
         self._key = key
         self._clock = clock
+        self._single_active = single_active
         self._serial = 0
         self._issued_us = 0
         self._revoked_us = 0
 
     def issue(self) -> str:
         """Make a token that is good from now on for lifetime_s."""
+        if self._single_active:
+            self.revoke_all()
         self._serial += 1
         # After every earlier issue and revocation, however coarse the clock and even if it steps back.
         self._issued_us = max(self._now_us(), self._issued_us + 1, self._revoked_us + 1)

@@ -23,8 +23,8 @@ class SandboxClient:
         self._control = httpx.Client(base_url=process.url + "/_sandbox", trust_env=False, timeout=10)
 
     @classmethod
-    def start(cls, token_lifetime_s: float = 300.0) -> "SandboxClient":
-        return cls(SandboxProcess.start(token_lifetime_s=token_lifetime_s))
+    def start(cls, token_lifetime_s: float = 300.0, *, single_active: bool = False) -> "SandboxClient":
+        return cls(SandboxProcess.start(token_lifetime_s=token_lifetime_s, single_active=single_active))
 
     def config(self, **sections: Any) -> dict[str, Any]:
         """Settings of a proxy in front of this sandbox; `upstream` and other sections are merged over them."""

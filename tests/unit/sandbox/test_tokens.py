@@ -68,3 +68,9 @@ def test_one_bearer_field_is_expected(clock: Clock, fields: list[str], state: st
     mint = TokenMint(b"key", 300.0, clock)
     token = mint.issue()
     assert mint.check_authorization([field.replace("{}", token) for field in fields]).state == state
+
+
+def test_new_token_ends_those_before_it_where_only_one_is_active(clock: Clock) -> None:
+    mint = TokenMint(b"key", 300.0, clock, single_active=True)
+    first, second = mint.issue(), mint.issue()
+    assert (mint.check(first).state, mint.check(second).state) == ("revoked", "valid")
