@@ -21,6 +21,8 @@ from loguru import logger  # noqa: E402
 
 from proxy.gunicorn_workers import check_head  # noqa: E402
 from proxy.observability.logging import set_up  # noqa: E402
+from proxy.token_sources import is_single_active  # noqa: E402
+from proxy.tokens.stores.file import StoreError, open_folder  # noqa: E402
 from sandbox.process import SandboxError, SandboxProcess  # noqa: E402
 
 set_up(level=_settings.logging.level, line_format=_settings.logging.format)
@@ -53,7 +55,12 @@ proc_name = "llm-proxy"
 
 
 def on_starting(server):
-    """In the master, before the workers: the sandbox, where the config asks for one."""
+    """In the master, before the workers: what must be there, and the sandbox where the config asks for one."""
+    if any(is_single_active(source) for source in _settings.token_sources.values()):
+        try:
+            open_folder()
+        except StoreError as error:
+            sys.exit(f"token store: {error}; an issuer that is single_active needs one that all workers share")
     if _settings.sandbox is None:
         return
     try:

@@ -14,12 +14,26 @@ from config.upstreams import Upstream
 
 _Faults = Iterator[tuple[Location, str]]
 
+# What each auth_method needs, and what else is of use to it alone. A client certificate may be there beside any method:
+# RFC 8705 §3 binds tokens to it.
+_NEEDED: Mapping[str, str | None] = {
+    "client_secret_basic": "client_secret",
+    "client_secret_post": "client_secret",
+    "private_key_jwt": "private_key",
+    "tls_client_auth": "client_cert",
+    "none": None,
+}
+_FOR_ASSERTIONS = ("key_id", "signing_alg", "assertion_audience")
+
 
 def cross_faults(document: Mapping[str, Any]) -> _Faults:
     """Location and text of each fault that no single value shows."""
     yield from _open_without_keys(document)
     yield from _unknown_sources(document)
     yield from _two_of_one_kind(document)
+    yield from _client_credentials_at_odds(document)
+    yield from _single_active_unshared(document)
+    yield from _store_url(document)
     yield from _token_header_in_headers(document)
     yield from _repeated(document, "upstreams", "name")
     yield from _repeated(document, "client_keys", "label")
@@ -51,14 +65,54 @@ def _unknown_sources(document: Mapping[str, Any]) -> _Faults:
 
 
 def _two_of_one_kind(document: Mapping[str, Any]) -> _Faults:
-    sources = document.get("token_sources")
-    for name, source in sources.items() if isinstance(sources, dict) else ():
-        if not isinstance(source, dict) or source.get("type") != "http_json":
-            continue
+    for name, source in _sources(document):
         if source.get("json") and source.get("form"):
             yield ("token_sources", name, "form"), "must be left out beside json: a request has one body"
         if None not in (source.get("expires_at_pointer"), source.get("expires_in_pointer")):
             yield ("token_sources", name, "expires_in_pointer"), "must be left out beside expires_at_pointer"
+        if source.get("type") == "command" and source.get("token_pointer") is None:
+            for pointer in ("expires_at_pointer", "expires_in_pointer"):
+                if source.get(pointer) is not None:
+                    yield ("token_sources", name, pointer), "needs token_pointer beside it"
+
+
+def _client_credentials_at_odds(document: Mapping[str, Any]) -> _Faults:
+    """What proves who we are: each method has its own means, and one that is given and not used is a mistake."""
+    for name, source in _sources(document):
+        method = source.get("auth_method", "client_secret_basic")
+        if source.get("type") not in ("client_credentials", "token_exchange") or method not in list(_NEEDED):
+            continue
+        needed = _NEEDED[method]
+        if needed is not None and source.get(needed) is None:
+            yield ("token_sources", name, needed), f"is required for auth_method {method}"
+        useless = {"client_secret", "private_key"} - {needed}
+        if needed != "private_key":
+            useless.update(_FOR_ASSERTIONS)
+        for member in source:
+            if member in useless and source[member] is not None:
+                yield ("token_sources", name, member), f"must be left out with auth_method {method}"
+
+
+def _single_active_unshared(document: Mapping[str, Any]) -> _Faults:
+    """Workers that each fetch for themselves would end each other's tokens without end."""
+    store = document.get("token_store", {})
+    if not isinstance(store, dict) or store.get("type") != "memory":
+        return
+    for name, source in _sources(document):
+        if source.get("issuer") == "single_active":
+            yield ("token_sources", name, "issuer"), "must not be single_active with token_store type memory"
+
+
+def _store_url(document: Mapping[str, Any]) -> _Faults:
+    store = document.get("token_store", {})
+    if not isinstance(store, dict):
+        return
+    is_redis = store.get("type") == "redis"
+    if is_redis and store.get("url") is None:
+        yield ("token_store", "url"), "is required for type redis"
+    for member in ("url", "ca_bundle"):
+        if not is_redis and store.get(member) is not None:
+            yield ("token_store", member), "must be left out but for type redis"
 
 
 def _token_header_in_headers(document: Mapping[str, Any]) -> _Faults:
@@ -89,3 +143,10 @@ def _items(document: Mapping[str, Any], section: str) -> Iterator[tuple[int, dic
     for index, item in enumerate(items if isinstance(items, list) else []):
         if isinstance(item, dict):
             yield index, item
+
+
+def _sources(document: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    sources = document.get("token_sources")
+    for name, source in sources.items() if isinstance(sources, dict) else ():
+        if isinstance(source, dict):
+            yield name, source

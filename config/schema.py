@@ -8,15 +8,16 @@ import os
 import re
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeAlias
 
 from pydantic import AfterValidator, BeforeValidator, Field, field_validator
 
 from config.addresses import check_bind, check_loopback_bind, check_origin, is_loopback, split_bind
 from config.errors import Fault
+from config.secret_ref import SecretRef
 from config.sources import TokenSource
 from config.upstreams import Upstream
-from config.values import NOT_EMPTY, Count, Label, Seconds, Section, Text
+from config.values import NOT_EMPTY, Count, ExistingFile, Label, RequiredSecret, Seconds, Section, Text
 
 # RFC 3986 §2.3: unreserved characters need no escape, so routes match as written. Clients drop `.` and `..`.
 _PREFIX = re.compile(r"(/(?!\.{1,2}(?:/|$))[A-Za-z0-9._~-]+)*")
@@ -46,6 +47,15 @@ def _instant(value: object) -> object:
     if instant.utcoffset() is None:
         raise Fault("must have a time zone: add one, such as Z in 2027-01-31T00:00:00Z")
     return instant
+
+
+def _check_redis_url(url: SecretRef) -> SecretRef:
+    if not url.reveal().startswith(("redis://", "rediss://", "unix://")):
+        raise Fault("must be a URL such as rediss://:password@redis.example.com:6379/0")
+    return url
+
+
+RedisUrl: TypeAlias = Annotated[RequiredSecret, AfterValidator(_check_redis_url)]
 
 
 class Server(Section):
@@ -99,9 +109,12 @@ class ClientKey(Section):
 
 
 class TokenStore(Section):
-    """Where tokens are kept: in a file that all workers of the host share, or in the memory of each worker."""
+    """Where tokens are kept: in a file that all workers of the host share, in a Redis or Valkey that all hosts share,
+    or in the memory of each worker. `url` holds the password too, so it is a secret."""
 
-    type: Literal["file", "memory"] = "file"
+    type: Literal["file", "memory", "redis"] = "file"
+    url: RedisUrl | None = None
+    ca_bundle: ExistingFile | None = None
 
 
 class Logging(Section):

@@ -20,6 +20,11 @@ class SecretRef:
         self._text = text
         self._path = path
 
+    @property
+    def path(self) -> Path | None:
+        """The file that holds the secret; None where it was given as text."""
+        return self._path
+
     def reveal(self) -> str:
         """The secret itself. A file is read anew at each call, so a rotated secret counts without a restart.
 

@@ -69,6 +69,13 @@ def _existing_file(path: Path, info: ValidationInfo) -> Path:
     return absolute
 
 
+def _file_to_come(path: Path, info: ValidationInfo) -> Path:
+    absolute = _folder(info) / path
+    if absolute.is_dir() or not absolute.parent.is_dir():
+        raise Fault("must be the path of a file in an existing folder")
+    return absolute
+
+
 def _folder(info: ValidationInfo) -> Path:
     folder: Path = (info.context or {}).get("folder", Path())
     return folder
@@ -132,6 +139,8 @@ Text: TypeAlias = Annotated[str, NOT_EMPTY]
 Label: TypeAlias = Annotated[str, AfterValidator(_check_label)]
 FieldName: TypeAlias = Annotated[str, AfterValidator(_check_field_name)]
 ExistingFile: TypeAlias = Annotated[Path, AfterValidator(_existing_file)]
+# Something else writes it, and perhaps later than we start.
+FileToCome: TypeAlias = Annotated[Path, AfterValidator(_file_to_come)]
 
 Secret: TypeAlias = Annotated[SecretRef, BeforeValidator(_secret)]
 RequiredSecret: TypeAlias = Annotated[Secret, AfterValidator(_required_secret)]

@@ -21,7 +21,7 @@ from proxy.caller_watch import CallerWatch
 from proxy.hooks import Hooks
 from proxy.limits import RateLimits, Slots
 from proxy.routing import ModelMap
-from proxy.token_sources import build_source, build_store
+from proxy.token_sources import build_source, build_store, is_single_active
 from proxy.tokens.holder import TokenHolder
 from proxy.upstreams.client import AsyncUpstreamClient, UpstreamClient, UpstreamSettings
 from proxy.upstreams.embedding_batches import EmbeddingBatches
@@ -95,7 +95,12 @@ def _requests_most(server: Server) -> int:
 def build_parts(settings: Settings) -> Parts:
     """The holders, the clients and the event loop; nothing of it has started."""
     holders = {
-        name: TokenHolder(name, build_source(section), build_store(section, settings.token_store.type))
+        name: TokenHolder(
+            name,
+            build_source(section),
+            build_store(section, settings.token_store),
+            single_active=is_single_active(section),
+        )
         for name, section in settings.token_sources.items()
     }
     clients = {section.name: _client(section, holders) for section in settings.upstreams}
@@ -140,8 +145,9 @@ def _upstream(section: UpstreamSection, parts: Parts) -> Upstream:
 
 
 def _client(section: UpstreamSection, holders: Mapping[str, TokenHolder]) -> UpstreamClient:
-    settings = _upstream_settings(section)
-    transport = SocketTransport(httpx2.URL(section.base_url), ssl_context=_tls(section), timeouts=settings.timeouts)
+    settings = upstream_settings(section)
+    tls = upstream_tls(section)
+    transport = SocketTransport(httpx2.URL(section.base_url), ssl_context=tls, timeouts=settings.timeouts)
     return UpstreamClient(settings, _holder(section, holders), transport)
 
 
@@ -150,8 +156,8 @@ def _batches(section: UpstreamSection, parts: Parts) -> EmbeddingBatches | None:
     if max_batch is None:
         return None
     tokens = _holder(section, parts.holders)
-    transport = httpx2.AsyncHTTPTransport(verify=_tls(section) or True, trust_env=False, limits=_NO_LIMITS)
-    client = AsyncUpstreamClient(_upstream_settings(section), tokens, transport)
+    transport = httpx2.AsyncHTTPTransport(verify=upstream_tls(section) or True, trust_env=False, limits=_NO_LIMITS)
+    client = AsyncUpstreamClient(upstream_settings(section), tokens, transport)
     return EmbeddingBatches(
         client,
         tokens,
@@ -162,7 +168,8 @@ def _batches(section: UpstreamSection, parts: Parts) -> EmbeddingBatches | None:
     )
 
 
-def _upstream_settings(section: UpstreamSection) -> UpstreamSettings:
+def upstream_settings(section: UpstreamSection) -> UpstreamSettings:
+    """What the clients of an upstream, and the doctor, ask it with."""
     limits = section.timeouts
     return UpstreamSettings(
         base_url=section.base_url,
@@ -178,7 +185,8 @@ def _holder(section: UpstreamSection, holders: Mapping[str, TokenHolder]) -> Tok
     return None if section.token_source is None else holders[section.token_source]
 
 
-def _tls(section: UpstreamSection) -> ssl.SSLContext | None:
+def upstream_tls(section: UpstreamSection) -> ssl.SSLContext | None:
+    """None for plain HTTP. Raises OSError: ca_bundle or client_cert cannot be used."""
     if not section.base_url.lower().startswith("https:"):
         return None
     return client_context(section.ca_bundle, section.client_cert)

@@ -6,9 +6,11 @@ The rules stand in `record` and `schedule`, one fetch in `renewal`, where the re
 token is got in `sources`.
 """
 
+import math
 import random
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 
@@ -25,6 +27,9 @@ from proxy.tokens.token import State, Token, boot_clock
 WAITERS_MOST = 256
 LOST_LOCK_PAUSE_S = 0.25
 STUCK_LOCK_S = 7.0
+LOOK_EVERY_S = 30.0  # even if nothing is due: a host that was suspended wakes with its timers behind the boot clock
+FIRST_LOOK_MOST_S = 1.0
+LOOKED_JUST_NOW_S = 0.25  # requests are answered by what was seen of the record so long ago
 
 
 class TokenHolder:
@@ -36,21 +41,28 @@ class TokenHolder:
         source: Source,
         store: Store,
         *,
+        single_active: bool = False,
         clock: Callable[[], float] = boot_clock,
         jitter: Callable[[], float] = random.random,
     ) -> None:
+        """`single_active`: the issuer ends the old token when it gives a new one; so none is fetched early unshared."""
         self.name = name
+        self._source = source
         self._renewal = Renewal(name, source, clock=clock, jitter=jitter)
         self._store = store
+        self._single_active = single_active
         self._clock = clock
         self._token: Token | None = None  # the snapshot: read without a lock, replaced whole
         self._changed = threading.Condition()  # guards all below
         self._thread: threading.Thread | None = None
         self._closed = False
-        self._fetching = False
-        self._woken = False  # the thread shall look again before it sleeps
-        self._forced = False  # a fetch before its time is wanted, and the budget allows it
-        self._refused_generation = -1  # of the token that an upstream refused last
+        self._record = Record()  # as the thread saw it last, and when
+        self._looked_at = -math.inf
+        self._busy = False  # the thread has the store's lock, or tries to get it
+        self._polling = False  # it has lost the lock, and will look again soon without being asked
+        self._woken = False  # it shall look again before it sleeps
+        self._refused = ""  # the token that an upstream refused last
+        self._forced = False  # a replacement for it is wanted
         self._attempts = 0  # turns under the store's lock that have ended, with a token or without
         self._waiting = 0
         self._lost_lock_at: float | None = None
@@ -76,27 +88,22 @@ class TokenHolder:
         Compares first: where the refused token is not the current one any more, the current one is the answer and
         nothing is fetched. Else asks for one forced fetch, shared by all who come meanwhile.
         """
-        token = self.usable_token()
-        if token is not None and token.generation != refused.generation:
+        token = self._other_than(refused)
+        if token is not None:
             return token
         self.start()
         deadline = self._clock() + schedule.WAIT_DEADLINE_S
-        with self._changed:
-            self._refused_generation = max(self._refused_generation, refused.generation)
-            if self.usable_token() is None:
-                self._wake()  # the refused one has run out: its successor is due anyhow and no matter of the budget
-            seen, fetches = self._attempts, self._store.load().fetches
-            while self._newer_than(refused) is None and self._attempts == seen and not self._closed:
+        with self._changed, self._place() as free:
+            self._refused = refused.value
+            seen = self._attempts
+            while free and (token := self._other_than(refused)) is None:
                 left_s = deadline - self._clock()
-                record = self._store.load()
-                self._adopt(record)
-                if left_s <= 0 or self._is_cooling_down() or record.fetches != fetches:
+                if left_s <= 0 or self._closed or self._attempts != seen or self._is_denied():
                     break
-                if self.usable_token() is not None and not self._fetching and not self._ask_forced_fetch(refused):
-                    break
-                # Not longer at a time: another process that shares the store may be the one who fetches.
-                self._changed.wait(min(left_s, LOST_LOCK_PAUSE_S))
-            return self._newer_than(refused)
+                self._forced = True
+                self._wake()
+                self._changed.wait(left_s)
+            return token
 
     def state(self) -> State:
         token = self._token
@@ -113,9 +120,10 @@ class TokenHolder:
         with self._changed:
             if self._closed or (self._thread is not None and self._thread.is_alive()):
                 return
-            self._adopt(self._store.load())
             self._thread = threading.Thread(target=self._run, name=f"token-{self.name}", daemon=True)
             self._thread.start()
+            # So that a new worker whose fellows hold a token is ready when it is asked for the first time.
+            self._changed.wait_for(lambda: self._looked_at > -math.inf, FIRST_LOOK_MOST_S)
 
     def close(self) -> None:
         """End the thread after the fetch that may be in flight; waiting requests are told at once."""
@@ -125,30 +133,61 @@ class TokenHolder:
         self._renewal.close()
 
     def renew_if_due(self) -> float:
-        """Fetch where a fetch is due or forced; returns the seconds until the next one is. Runs in the thread only."""
-        now = self._clock()
-        record = self._store.load()
+        """Fetch where a fetch is due or wanted; returns the seconds until the next one is. Runs in the thread only."""
+        self._look()
+        due_in_s = self._due_in_s(self._record)
         with self._changed:
-            self._adopt(record)
-            due_in_s = record.due_at(now) - now
-            if due_in_s > 0 and not self._forced:
-                self._changed.notify_all()  # another holder of the store may have done what callers wait for
+            self._polling = False
+            if due_in_s > 0 and not self._forced and not self._source.has_changed():
                 return due_in_s
-            self._fetching = True
+            self._busy = True
         won = False
         try:
             with self._store.try_lock() as won:
                 if not won and not self._is_lock_stuck():
+                    self._polling = True
                     return LOST_LOCK_PAUSE_S
                 self._lost_lock_at = None
-                record = self._aligned(self._store.load())  # again: who had the lock before may have fetched
-                if self._is_fetch_wanted(record):
-                    refused = partial(self._is_refused, record)
-                    self._store.save(self._renewal.run(record, is_refused=refused))
+                self._look()  # again: who had the lock before may have fetched
+                record = self._aligned(self._record)
+                moved = self._moved(record)
+                if moved is not record:
+                    self._store.save(moved)
+                    self._see(self._store.load())  # after the save: what this process sends, others must find
         finally:
-            self._end_attempt(won)
+            self._end_turn(won)
+        return self._due_in_s(self._record)
+
+    def _look(self) -> None:
+        self._see(self._store.load())
+
+    def _see(self, record: Record) -> None:
+        """Note the record, take its token unless ours was fetched later, and tell all who wait."""
+        with self._changed:
+            self._record, self._looked_at = record, self._clock()
+            theirs, ours = record.token, self._token
+            if theirs is not None and (ours is None or theirs.fetched_at >= ours.fetched_at):
+                self._token = theirs
+            self._changed.notify_all()
+
+    def _due_in_s(self, record: Record) -> float:
         now = self._clock()
-        return self._store.load().due_at(now) - now
+        token = record.usable_token(now)
+        if token is not None and self._single_active and not self._store.is_shared:
+            return token.usable_until - now  # a new one would end the token that all others go on using
+        return record.due_at(now) - now
+
+    def _moved(self, record: Record) -> Record:
+        """The record after the fetch that is due or wanted; the same one where there is none to make."""
+        if self._source.has_changed():
+            return self._renewal.run(record, is_refused=lambda: True)  # the old token is out of date, whenever it ends
+        is_refused = partial(self._is_refused, record)
+        if self._due_in_s(record) <= 0:
+            return self._renewal.run(record, is_refused=is_refused)
+        if not self._forced or not is_refused():
+            return record
+        record, allowed = after_refusal(record, now=self._clock())
+        return self._renewal.run(record, is_refused=is_refused) if allowed else record
 
     def _is_lock_stuck(self) -> bool:
         """Whether whoever has the lock has kept it for 7 s while this process has no token to send."""
@@ -166,83 +205,65 @@ class TokenHolder:
             return record
         return replace(record, generation=token.generation)
 
-    def _is_fetch_wanted(self, record: Record) -> bool:
-        now = self._clock()
-        return record.due_at(now) <= now or (self._forced and self._is_refused(record))
-
     def _is_refused(self, record: Record) -> bool:
-        return record.generation == self._refused_generation
+        return record.token is not None and record.token.value == self._refused
 
-    def _end_attempt(self, ended: bool) -> None:
-        """Tell all who wait how the fetch went; a lost lock is no attempt, they wait on."""
+    def _end_turn(self, won: bool) -> None:
+        """Tell all who wait how the turn went; a lost lock is no turn, they wait on."""
         with self._changed:
-            self._fetching = False
-            if ended:
+            self._busy = False
+            if won:
                 self._forced = False
                 self._attempts += 1
-            self._adopt(self._store.load())
             self._changed.notify_all()
 
     def _await_token(self) -> Token:
         self.start()
         deadline = self._clock() + schedule.WAIT_DEADLINE_S
-        with self._changed:
-            if self._waiting >= WAITERS_MOST:
+        with self._changed, self._place() as free:
+            if not free:
                 raise TokenUnavailable(retry_after_s=1.0, cause=f"{WAITERS_MOST} requests wait for a token already")
             seen = self._attempts
-            self._waiting += 1
-            self._wake()  # a host that was suspended wakes with its timers behind the boot clock
-            try:
-                while True:
-                    token = self.usable_token()
-                    if token is not None:
-                        return token
-                    left_s = deadline - self._clock()
-                    if left_s <= 0 or self._closed or self._attempts != seen or self._is_cooling_down():
-                        raise self._unavailable()
-                    self._changed.wait(left_s)
-            finally:
-                self._waiting -= 1
+            while (token := self.usable_token()) is None:
+                left_s = deadline - self._clock()
+                if left_s <= 0 or self._closed or self._attempts != seen or self._is_cooling_down():
+                    raise self._unavailable()
+                self._wake()
+                self._changed.wait(left_s)
+            return token
+
+    @contextmanager
+    def _place(self) -> Iterator[bool]:
+        """A place among those who may wait; False where all are taken."""
+        if self._waiting >= WAITERS_MOST:
+            yield False
+            return
+        self._waiting += 1
+        try:
+            yield True
+        finally:
+            self._waiting -= 1
 
     def _is_cooling_down(self) -> bool:
-        return not self._fetching and self._store.load().cooling_down(self._clock())
+        return self._is_up_to_date() and self._record.cooling_down(self._clock())
+
+    def _is_denied(self) -> bool:
+        """Whether nothing will be fetched now in place of a refused token."""
+        now = self._clock()
+        if not self._is_up_to_date() or self._record.due_at(now) <= now:
+            return False
+        return not after_refusal(self._record, now=now)[1]
+
+    def _is_up_to_date(self) -> bool:
+        return not self._busy and self._clock() - self._looked_at < LOOKED_JUST_NOW_S
 
     def _unavailable(self) -> TokenUnavailable:
-        left_s = self._store.load().retry_at - self._clock()
+        left_s = self._record.retry_at - self._clock()
         return TokenUnavailable(retry_after_s=max(1.0, left_s), cause=f"no usable token from source {self.name}")
 
-    def _newer_than(self, refused: Token) -> Token | None:
+    def _other_than(self, refused: Token) -> Token | None:
         token = self.usable_token()
-        return token if token is not None and token.generation != refused.generation else None
-
-    def _ask_forced_fetch(self, refused: Token) -> bool:
-        """Note that a forced fetch is wanted and wake the thread; False where there is nothing to wait for.
-
-        True as well where another process that shares the store has the lock, or has asked for one just now.
-        """
-        if self._forced:
-            return True
-        with self._store.try_lock() as won:
-            if not won:
-                return True
-            record = self._store.load()
-            self._adopt(record)
-            if self._newer_than(refused) is not None:
-                return False
-            if record.forced_elsewhere(self._clock()):
-                return True
-            moved, self._forced = after_refusal(record, now=self._clock())
-            if moved is not record:
-                self._store.save(moved)
-        if self._forced:
-            self._wake()
-        return self._forced
-
-    def _adopt(self, record: Record) -> None:
-        """Take the store's token, unless ours was fetched later than it."""
-        theirs, ours = record.token, self._token
-        if theirs is not None and (ours is None or theirs.fetched_at >= ours.fetched_at):
-            self._token = theirs
+        return token if token is not None and token.value != refused.value else None
 
     def _run(self) -> None:
         while not self._closed:
@@ -254,11 +275,11 @@ class TokenHolder:
                 pause_s = schedule.RETRY_CAP_S
             with self._changed:
                 if not self._closed and not self._woken and pause_s > 0:
-                    self._changed.wait(min(pause_s, 3600.0))
+                    self._changed.wait(min(pause_s, LOOK_EVERY_S, self._source.watch_s))
                 self._woken = False
 
     def _wake(self) -> None:
-        """Make the thread look again; under the lock only. One that fetches looks again anyhow, when that has ended."""
-        if not self._fetching and not self._woken:
+        """Make the thread look again; under the lock only. One that is busy or polls looks again anyhow."""
+        if not self._busy and not self._polling and not self._woken:
             self._woken = True
             self._changed.notify_all()

@@ -24,8 +24,6 @@ class Record:
     forced_at: tuple[float, ...] = ()  # fetches that an upstream's 401 asked for, within the last minute
     breaker_until: float = -math.inf
     breaker_s: float = 0.0
-    fetches: int = 0  # fetches that have ended, well or not: who waits for another's fetch sees by it that it is over
-    forced_open: bool = False  # the last forced fetch has been granted and has not ended yet
 
     def usable_token(self, now: float) -> Token | None:
         token = self.token
@@ -40,9 +38,15 @@ class Record:
         """Whether the last fetch failed and the pause after it still runs."""
         return self.failures > 0 and now < self.retry_at
 
-    def forced_elsewhere(self, now: float) -> bool:
-        """Whether a forced fetch is on its way; one that does not end in time was given up with its process."""
-        return self.forced_open and now - self.forced_at[-1] < schedule.WAIT_DEADLINE_S
+    def shifted(self, seconds: float) -> "Record":
+        """The same record with its instants on a clock that shows so many seconds more."""
+        return replace(
+            self,
+            token=None if self.token is None else self.token.shifted(seconds),
+            retry_at=self.retry_at + seconds,
+            forced_at=tuple(at + seconds for at in self.forced_at),
+            breaker_until=self.breaker_until + seconds,
+        )
 
 
 def after_grant(record: Record, grant: Grant, *, fetched_at: float, now: float, jitter: float, forced: bool) -> Record:
@@ -53,8 +57,6 @@ def after_grant(record: Record, grant: Grant, *, fetched_at: float, now: float, 
     """
     calm = replace(
         record,
-        fetches=record.fetches + 1,
-        forced_open=False,
         failures=0,
         refusals=0,
         retry_at=fetched_at + schedule.FETCH_GAP_S,
@@ -95,8 +97,6 @@ def after_failure(record: Record, error: TokenFetchError, *, now: float, jitter:
         pause_s = min(pause_s, left_s)
     return replace(
         record,
-        fetches=record.fetches + 1,
-        forced_open=False,
         failures=failures,
         refusals=refusals,
         retry_at=now + pause_s,
@@ -114,7 +114,7 @@ def after_refusal(record: Record, *, now: float) -> tuple[Record, bool]:
     if recent and now - recent[-1] < schedule.FORCED_GAP_S:
         return record, False
     if len(recent) < schedule.FORCED_MOST:
-        return replace(record, forced_at=(*recent, now), forced_open=True), True
+        return replace(record, forced_at=(*recent, now)), True
     if recent[-1] < record.breaker_until:
         return record, False  # the breaker has closed and nothing was fetched since, so nothing calls for a longer one
     calm_for_s = now - record.breaker_until

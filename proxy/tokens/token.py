@@ -56,6 +56,16 @@ class Token:
             return "expired"
         return "fresh" if now < self.renew_at else "stale"
 
+    def shifted(self, seconds: float) -> "Token":
+        """The same token on a clock that shows so many seconds more."""
+        return Token(
+            self.value,
+            fetched_at=self.fetched_at + seconds,
+            lifetime_s=self.lifetime_s,
+            generation=self.generation,
+            jitter=self.jitter,
+        )
+
     def __repr__(self) -> str:
         return f"Token({self.fingerprint}, generation={self.generation}, expires_at={self.expires_at:.1f})"
 

@@ -12,7 +12,7 @@ from openai import AsyncOpenAI, OpenAI
 
 from proxy.errors import UpstreamAnswer, UpstreamUnavailable
 from proxy.tokens.holder import TokenHolder
-from proxy.tokens.sources.base import Grant
+from proxy.tokens.sources.base import Grant, Source
 from proxy.tokens.stores.memory import MemoryStore
 from proxy.upstreams.client import AsyncUpstreamClient, RefusedToken, UpstreamClient, UpstreamOptions, UpstreamSettings
 from proxy.upstreams.exchange import Exchange
@@ -22,7 +22,7 @@ from tests.support.sandbox_client import SandboxClient
 BODY = b'{"model": "m", "messages": [{"role": "user", "content": "x"}], "unknown_member": [1]}'
 
 
-class SandboxSource:
+class SandboxSource(Source):
     """Fetches from the sandbox's issuer as the http_json source does, and counts."""
 
     def __init__(self, url: str) -> None:

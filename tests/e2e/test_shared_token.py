@@ -2,34 +2,15 @@
 
 import os
 import signal
-import threading
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 
+from tests.support.load import ask_at_once
 from tests.support.proxy_process import ProxyProcess
 from tests.support.sandbox_client import SandboxClient
 from tests.support.waiting import wait_for
-
-BODY: dict[str, Any] = {"model": "m", "messages": [{"role": "user", "content": "Hello"}]}
-
-
-def ask_often(proxy: ProxyProcess, count: int) -> list[int]:
-    """The statuses of that many requests, each on a connection of its own and all at once, so that all workers work."""
-    statuses: list[int] = []
-
-    def ask() -> None:
-        answer = httpx.post(proxy.url + "/v1/chat/completions", json=BODY, trust_env=False, timeout=30)
-        statuses.append(answer.status_code)
-
-    threads = [threading.Thread(target=ask) for _ in range(count)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    return statuses
 
 
 def workers(proxy: ProxyProcess) -> list[int]:
@@ -48,17 +29,17 @@ def test_four_workers_a_killed_one_a_reload_and_a_restart_make_one_fetch(
     settings = config(own_sandbox, worker_class)
     proxy = ProxyProcess.start(settings, tmp_path)
     try:
-        assert set(ask_often(proxy, 40)) == {200}
+        assert set(ask_at_once(proxy, 40)) == {200}
         killed = workers(proxy)[0]
         os.kill(killed, signal.SIGKILL)
         wait_for(lambda: len(workers(proxy)) == 4 and killed not in workers(proxy), 10)
         proxy.signal(signal.SIGHUP)
-        assert set(ask_often(proxy, 40)) == {200}
+        assert set(ask_at_once(proxy, 40)) == {200}
     finally:
         assert proxy.stop() == 0
     again = ProxyProcess.start(settings, tmp_path)
     try:
-        assert set(ask_often(again, 40)) == {200}
+        assert set(ask_at_once(again, 40)) == {200}
     finally:
         again.stop()
     assert own_sandbox.state()["fetches"] == 1
@@ -69,26 +50,40 @@ def test_a_revoked_token_is_fetched_anew_once_for_all_workers(
 ) -> None:
     proxy = ProxyProcess.start(config(own_sandbox, worker_class), tmp_path)
     try:
-        assert set(ask_often(proxy, 40)) == {200}
+        assert set(ask_at_once(proxy, 40)) == {200}
         own_sandbox.faults(issuer=[{"kind": "delay", "delay_s": 0.5}])
         own_sandbox.revoke()
-        assert set(ask_often(proxy, 60)) == {200}
+        assert set(ask_at_once(proxy, 60)) == {200}
         assert own_sandbox.state()["fetches"] == 2
     finally:
         proxy.stop()
+
+
+def test_preloaded_and_recycled_workers_make_one_fetch(
+    tmp_path: Path, own_sandbox: SandboxClient, worker_class: str
+) -> None:
+    settings = config(own_sandbox, worker_class)
+    proxy = ProxyProcess.start(settings, tmp_path, {"GUNICORN_CMD_ARGS": "--preload --max-requests 10"})
+    try:
+        first = set(workers(proxy))
+        while first & set(workers(proxy)):
+            assert set(ask_at_once(proxy, 20)) == {200}
+        assert own_sandbox.state()["fetches"] == 1
+    finally:
+        assert proxy.stop() == 0
 
 
 @pytest.mark.parametrize("spoil", ["nonsense", ""])
 def test_a_spoilt_record_is_replaced(tmp_path: Path, own_sandbox: SandboxClient, spoil: str) -> None:
     settings = own_sandbox.config()
     proxy = ProxyProcess.start(settings, tmp_path)
-    assert ask_often(proxy, 1) == [200]
+    assert ask_at_once(proxy, 1) == [200]
     proxy.stop()
     for file in (tmp_path / "llm-proxy").glob("*.json"):
         file.write_text(spoil)
     again = ProxyProcess.start(settings, tmp_path)
     try:
-        assert ask_often(again, 1) == [200]
+        assert ask_at_once(again, 1) == [200]
         assert own_sandbox.state()["fetches"] == 2
     finally:
         again.stop()
@@ -97,11 +92,11 @@ def test_a_spoilt_record_is_replaced(tmp_path: Path, own_sandbox: SandboxClient,
 def test_a_changed_secret_does_not_find_the_old_token(tmp_path: Path, own_sandbox: SandboxClient) -> None:
     settings = own_sandbox.config()
     proxy = ProxyProcess.start(settings, tmp_path)
-    assert ask_often(proxy, 1) == [200]
+    assert ask_at_once(proxy, 1) == [200]
     proxy.stop()
     settings["token_sources"]["corp"]["json"]["appSecret"] = "wrong"
     other = ProxyProcess.start(settings, tmp_path)
     try:
-        assert ask_often(other, 1) == [503]
+        assert ask_at_once(other, 1) == [503]
     finally:
         other.stop()

@@ -5,14 +5,14 @@ import threading
 from collections.abc import Callable
 from typing import TypeAlias
 
-from proxy.tokens.sources.base import Grant
+from proxy.tokens.sources.base import Grant, Source
 
 Answer: TypeAlias = Grant | Exception | Callable[[], Grant]
 
 _HELD_MOST_S = 10.0
 
 
-class FakeSource:
+class FakeSource(Source):
     """Gives its answers in turn and then tokens of 300 s; an exception is raised, a callable is called."""
 
     def __init__(self, *answers: Answer) -> None:

@@ -1,5 +1,6 @@
 """What a source is: one call that gets an access token, or says why not."""
 
+import math
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -30,8 +31,18 @@ class TokenFetchError(Exception):
 
 
 class Source(Protocol):
+    """Sources name this as their base; only `fetch` has no default."""
+
+    watch_s: float = math.inf
+    """How often `has_changed` is asked, in seconds; inf: never, as only a fetch can tell."""
+
     def fetch(self) -> Grant:
-        """Get a new token (blocking, at most 5 s for one of the network). Raises TokenFetchError."""
+        """Get a new token (blocking: at most 5 s over the network, 10 s from a program). Raises TokenFetchError."""
+
+    def has_changed(self) -> bool:
+        """Whether a fetch would now bring something else than the last one did. Quick; never raises."""
+        return False
 
     def close(self) -> None:
         """Let go of connections; a fetch in flight may fail."""
+        return  # most have nothing to let go of

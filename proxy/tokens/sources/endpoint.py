@@ -3,15 +3,16 @@
 import socket
 import ssl
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeAlias
 
 import httpx
 
 from proxy.tokens.schedule import FETCH_DEADLINE_S
 from proxy.tokens.sources.base import TokenFetchError
+from proxy.tokens.sources.oauth_error import PASSING_CODES, error_code
 from proxy.tokens.sources.retry_after import parse_retry_after
 
 CONNECT_TIMEOUT_S = 2.0
@@ -27,12 +28,19 @@ class Reply:
     body: bytes = field(repr=False)
 
 
+Observer: TypeAlias = Callable[[Reply], object]
+
+
 class TokenEndpoint:
     """An HTTP client for one token endpoint: no redirects, no environment, no connection kept between fetches."""
 
-    def __init__(self, url: str, *, method: str = "POST", ssl_context: ssl.SSLContext) -> None:
+    def __init__(
+        self, url: str, *, method: str = "POST", ssl_context: ssl.SSLContext, observe: Observer | None = None
+    ) -> None:
+        """`observe` is given each whole reply before it is judged, good or not: for whoever must say what is wrong."""
         self._url = url
         self._method = method
+        self._observe = observe
         # A connection kept for the 2 minutes between two fetches would mostly be a stale one.
         self._client = httpx.Client(
             verify=ssl_context,
@@ -62,6 +70,8 @@ class TokenEndpoint:
             self._client.cookies.clear()  # a session of the issuer's must not decide over the next fetch
         if deadline.passed:  # a body without a length ends where the connection was broken off, and looks whole
             raise TokenFetchError("token endpoint: no answer within the deadline")
+        if self._observe is not None:
+            self._observe(reply)
         _check_status(reply)
         return reply
 
@@ -124,8 +134,9 @@ def _check_status(reply: Reply) -> None:
         return
     if 300 <= reply.status < 400:
         raise TokenFetchError(f"token endpoint: status {reply.status}, and redirects are not followed")
+    code = error_code(reply.body)
     raise TokenFetchError(
-        f"token endpoint: status {reply.status}",
-        refused=reply.status in (400, 401, 403),
+        f"token endpoint: status {reply.status}" + (f", {code}" if code else ""),
+        refused=reply.status in (400, 401, 403) and code not in PASSING_CODES,
         retry_after_s=parse_retry_after(reply.fields.get("Retry-After")),
     )

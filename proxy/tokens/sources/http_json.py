@@ -3,12 +3,12 @@
 from collections.abc import Callable
 from typing import Any
 
-from proxy.tokens.sources.base import Grant
+from proxy.tokens.sources.base import Grant, Source
 from proxy.tokens.sources.endpoint import TokenEndpoint
 from proxy.tokens.sources.reply import ReplyShape, read_grant
 
 
-class HttpJsonSource:
+class HttpJsonSource(Source):
     """Asks an endpoint with a configured request and finds the token in its JSON reply."""
 
     def __init__(self, endpoint: TokenEndpoint, build_request: Callable[[], dict[str, Any]], shape: ReplyShape) -> None:

@@ -1,9 +1,11 @@
-"""From a token endpoint's JSON reply to a Grant: which replies count, and how long the token lives."""
+"""From a JSON reply to a Grant: which replies count, and how long the token lives.
 
-import base64
-import json
+A reply comes from a token endpoint or from something on this host, such as a program's output.
+"""
+
 import math
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from email.utils import parsedate_to_datetime
@@ -13,6 +15,7 @@ import jiter
 
 from proxy.tokens.sources.base import Grant, TokenFetchError
 from proxy.tokens.sources.endpoint import Reply
+from proxy.tokens.sources.jwt_claims import life_left_s, whole_life_s
 
 TOKEN_MOST_CHARS = 16 * 1024
 # RFC 6750 §2.1, b64token: nothing else may stand in a header, least of all CR or LF.
@@ -29,19 +32,40 @@ class ReplyShape:
     expires_in: str | None = "/expires_in"
     expires_at: str | None = None
     default_lifetime_s: float = 300.0
+    token_types: tuple[str, ...] = ("bearer",)  # in lower case: RFC 6749 §5.1
 
 
 def read_grant(reply: Reply, shape: ReplyShape) -> Grant:
-    """The token and its lifetime. Raises TokenFetchError, whose text names what is wrong and quotes nothing."""
+    """The token and its lifetime. Raises TokenFetchError, whose text names what is wrong and quotes nothing.
+
+    An absolute expiry counts from the reply's Date; a JWT counts as new, so its life is exp - iat.
+    """
     try:
         document = jiter.from_json(reply.body, cache_mode="none")
     except ValueError:
         raise TokenFetchError("token endpoint: the reply is not JSON") from None
-    access_token = check_token(_at(document, shape.token), shape.token)
     token_type = _at(document, "/token_type")
-    if token_type is not _ABSENT and (not isinstance(token_type, str) or token_type.lower() != "bearer"):
+    if token_type is not _ABSENT and (not isinstance(token_type, str) or token_type.lower() not in shape.token_types):
         raise TokenFetchError("token endpoint: token_type is not Bearer")
-    return Grant(access_token, _lifetime_s(document, access_token, reply, shape))
+    return _grant(document, shape, read_clock=lambda: _date(reply), life_by_claims=whole_life_s)
+
+
+def read_local_grant(document: object, shape: ReplyShape, *, now: float) -> Grant:
+    """As `read_grant`, for JSON that came without a Date: `now` is this host's wall clock before it was asked for.
+
+    Its token may be older than the reply, so a JWT lives for what is left, min(exp - now, exp - iat).
+    """
+    return _grant(document, shape, read_clock=lambda: now, life_by_claims=lambda token: life_left_s(token, now))
+
+
+def read_text_grant(text: bytes, where: str, *, now: float, default_lifetime_s: float) -> Grant:
+    """As `read_local_grant`, for a token as plain text; one line break at its end, as `echo` adds it, is left out."""
+    line = text.removesuffix(b"\n").removesuffix(b"\r")
+    if b"\n" in line:
+        raise TokenFetchError(f"more than one line at {where}: the token alone is expected there")
+    access_token = check_token(line.decode("latin-1"), where)  # which reads any byte; check_token knows better
+    left_s = life_left_s(access_token, now)
+    return Grant(access_token, default_lifetime_s if left_s is None else left_s)
 
 
 def check_token(value: object, where: str) -> str:
@@ -55,18 +79,31 @@ def check_token(value: object, where: str) -> str:
     return value
 
 
-def _lifetime_s(document: object, access_token: str, reply: Reply, shape: ReplyShape) -> float:
-    """`expires_in`, else an absolute expiry minus the reply's Date, else the JWT's exp - iat, else the default."""
+def _grant(
+    document: object,
+    shape: ReplyShape,
+    *,
+    read_clock: Callable[[], float],
+    life_by_claims: Callable[[str], float | None],
+) -> Grant:
+    access_token = check_token(_at(document, shape.token), shape.token or "the root")
+    lifetime_s = _told_lifetime_s(document, shape, read_clock)
+    if lifetime_s is None:
+        lifetime_s = life_by_claims(access_token)
+    return Grant(access_token, shape.default_lifetime_s if lifetime_s is None else lifetime_s)
+
+
+def _told_lifetime_s(document: object, shape: ReplyShape, read_clock: Callable[[], float]) -> float | None:
+    """`expires_in`, else an absolute expiry minus the time by the clock that it is on; None where neither is told."""
     if shape.expires_at is not None:
         expires_at = _at(document, shape.expires_at)
         if expires_at is not _ABSENT:
-            return _checked_lifetime(_instant(expires_at, shape.expires_at) - _date(reply), shape.expires_at)
+            return _checked_lifetime(_instant(expires_at, shape.expires_at) - read_clock(), shape.expires_at)
     elif shape.expires_in is not None:
         expires_in = _at(document, shape.expires_in)
         if expires_in is not _ABSENT:
             return _checked_lifetime(_number(expires_in, shape.expires_in), shape.expires_in)
-    from_claims = _jwt_lifetime_s(access_token)
-    return shape.default_lifetime_s if from_claims is None else _checked_lifetime(from_claims, "the token's claims")
+    return None
 
 
 def _checked_lifetime(lifetime_s: float, where: str) -> float:
@@ -109,17 +146,9 @@ def _date(reply: Reply) -> float:
         raise TokenFetchError("an absolute expiry needs the reply's Date field, and there is none") from None
 
 
-def _jwt_lifetime_s(access_token: str) -> float | None:
-    """exp - iat of a JWT, read and not verified: whom the token is for is the upstream's to check."""
-    parts = access_token.split(".")
-    if len(parts) != 3:
-        return None
-    try:
-        claims = json.loads(base64.urlsafe_b64decode(parts[1] + "=" * (-len(parts[1]) % 4)))
-        lifetime_s = float(claims["exp"]) - float(claims["iat"])
-    except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
-        return None
-    return lifetime_s if math.isfinite(lifetime_s) and lifetime_s > 0 else None
+def has_value(document: object, pointer: str) -> bool:
+    """Whether an RFC 6901 pointer names anything there; null counts as nothing."""
+    return _at(document, pointer) is not _ABSENT
 
 
 def _at(document: Any, pointer: str) -> Any:

@@ -3,16 +3,13 @@
 import math
 from collections.abc import Callable
 
-from proxy.tokens.sources.base import Grant
+from proxy.tokens.sources.base import Grant, Source
 from proxy.tokens.sources.reply import check_token
 
 
-class StaticSource:
+class StaticSource(Source):
     def __init__(self, read_token: Callable[[], str]) -> None:
         self._read_token = read_token
 
     def fetch(self) -> Grant:
         return Grant(check_token(self._read_token(), "static"), math.inf)
-
-    def close(self) -> None:
-        """Nothing to let go of."""

@@ -7,7 +7,11 @@ from proxy.tokens.record import Record
 
 
 class Store(Protocol):
-    """Keeps one source's record for all who share it. No method blocks for longer than one small read or write."""
+    """Keeps one source's record for all who share it. Only the holder's thread calls it, so it may use a network."""
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether what is saved now reaches all who share the source, and not this process or host alone."""
 
     def load(self) -> Record:
         """The newest record; an empty one where nothing was saved yet."""

@@ -17,11 +17,10 @@ from loguru import logger
 
 from proxy.tokens.record import Record
 from proxy.tokens.stores.memory import MemoryStore
-from proxy.tokens.stores.record_json import UnreadableRecord, dump_record, load_record
+from proxy.tokens.stores.record_json import RECORD_MOST_BYTES, UnreadableRecord, dump_record, load_record
 from proxy.tokens.token import boot_clock
 
 LOOK_EVERY_S = 0.25
-RECORD_MOST_BYTES = 64 * 1024
 
 
 class StoreError(Exception):
@@ -41,6 +40,10 @@ class FileStore:
         self._looked_at = float("-inf")
         self._complained = ""
         self._alone: MemoryStore | None = None  # the file could not be written: from then on this process is alone
+
+    @property
+    def is_shared(self) -> bool:
+        return self._alone is None
 
     def load(self) -> Record:
         """The record as of at most 250 ms ago; read only where the file has changed since."""

@@ -10,6 +10,8 @@ from proxy.tokens.record import Record
 class MemoryStore:
     """Keeps the record in this process; other workers fetch for themselves."""
 
+    is_shared = False
+
     def __init__(self, record: Record | None = None) -> None:
         self._record = record or Record()
         self._lock = threading.Lock()

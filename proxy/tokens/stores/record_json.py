@@ -10,6 +10,7 @@ from proxy.tokens.sources.reply import check_token
 from proxy.tokens.token import Token
 
 FORMAT = 1
+RECORD_MOST_BYTES = 64 * 1024
 _PLAIN = (
     "retry_at",
     "breaker_until",
@@ -17,9 +18,7 @@ _PLAIN = (
     "generation",
     "failures",
     "refusals",
-    "fetches",
     "forced_at",
-    "forced_open",
 )
 
 
@@ -48,18 +47,15 @@ def load_record(text: str | bytes) -> Record:
         if members["format"] != FORMAT:
             raise UnreadableRecord("a record of another format")
         token = members.get("token")
-        forced_at = tuple(_number(at) for at in members["forced_at"])
         return Record(
             token=None if token is None else _load_token(token),
             generation=_count(members["generation"]),
             failures=_count(members["failures"]),
             refusals=_count(members["refusals"]),
             retry_at=_number(members["retry_at"]),
-            forced_at=forced_at,
+            forced_at=tuple(_number(at) for at in members["forced_at"]),
             breaker_until=_number(members["breaker_until"]),
             breaker_s=_number(members["breaker_s"]),
-            fetches=_count(members["fetches"]),
-            forced_open=members["forced_open"] is True and bool(forced_at),
         )
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError, TokenFetchError):
         raise UnreadableRecord("no record") from None

@@ -91,6 +91,86 @@ def test_http_json_takes_one_body_and_one_expiry(faults_of, settings_of, members
         assert faults_of(text) == (f"token_sources.s.{fault}",)
 
 
+def test_command_needs_a_token_pointer_for_an_expiry_pointer(faults_of, settings_of) -> None:
+    source = "token_sources: {{s: {{type: command, argv: [x], {}}}}}"
+    for pointer in ("expires_at_pointer", "expires_in_pointer"):
+        assert faults_of(source.format(f"{pointer}: /a")) == (
+            f"token_sources.s.{pointer}: needs token_pointer beside it",
+        )
+        assert settings_of(source.format(f"{pointer}: /a, token_pointer: /b"))
+
+
+_CLIENT = "token_url: 'https://u', client_id: a"
+_EXCHANGE = f"type: token_exchange, subject_token: t, {_CLIENT}"
+
+
+@pytest.mark.parametrize("grant", [f"type: client_credentials, {_CLIENT}", _EXCHANGE], ids=["credentials", "exchange"])
+@pytest.mark.parametrize(
+    ("members", "fault"),
+    [
+        ("", "client_secret: is required for auth_method client_secret_basic"),
+        ("client_secret: null", "client_secret: is required for auth_method client_secret_basic"),
+        ("client_secret: x", None),
+        ("auth_method: client_secret_post", "client_secret: is required for auth_method client_secret_post"),
+        ("auth_method: client_secret_post, client_secret: x", None),
+        ("auth_method: client_secret_post, client_secret: x, client_cert: config.yaml", None),
+        ("auth_method: private_key_jwt", "private_key: is required for auth_method private_key_jwt"),
+        ("auth_method: tls_client_auth", "client_cert: is required for auth_method tls_client_auth"),
+        ("auth_method: tls_client_auth, client_cert: config.yaml", None),
+        ("auth_method: none", None),
+        ("auth_method: none, client_secret: null", None),
+        ("auth_method: none, client_secret: x", "client_secret: must be left out with auth_method none"),
+        ("auth_method: none, key_id: x", "key_id: must be left out with auth_method none"),
+        ("client_secret: x, signing_alg: RS256", "signing_alg: must be left out with auth_method client_secret_basic"),
+        (
+            "client_secret: x, assertion_audience: x",
+            "assertion_audience: must be left out with auth_method client_secret_basic",
+        ),
+    ],
+)
+def test_each_way_to_prove_who_we_are_takes_its_own_means_alone(
+    faults_of, settings_of, grant: str, members: str, fault: str | None
+) -> None:
+    text = f"token_sources: {{s: {{{grant}, {members}}}}}"
+    if fault is None:
+        assert settings_of(text)
+    else:
+        assert faults_of(text) == (f"token_sources.s.{fault}",)
+
+
+def test_method_that_is_none_is_one_fault(faults_of) -> None:
+    (fault,) = faults_of(f"token_sources: {{s: {{type: client_credentials, {_CLIENT}, auth_method: [x]}}}}")
+    assert fault.startswith("token_sources.s.auth_method: must be 'client_secret_basic', ")
+
+
+def test_single_active_issuer_needs_a_shared_store(faults_of, settings_of) -> None:
+    source = "token_sources: {s: {type: http_json, url: 'https://u', issuer: single_active}}\n"
+    assert settings_of(source)
+    assert settings_of(source + "token_store: {type: redis, url: 'redis://r'}")
+    assert faults_of(source + "token_store: {type: memory}") == (
+        "token_sources.s.issuer: must not be single_active with token_store type memory",
+    )
+
+
+@pytest.mark.parametrize(
+    ("store", "fault"),
+    [
+        ("{type: redis, url: 'redis://r'}", None),
+        ("{type: redis, url: 'rediss://r', ca_bundle: config.yaml}", None),
+        ("{type: redis}", "url: is required for type redis"),
+        ("{type: redis, url: null}", "url: is required for type redis"),
+        ("{url: 'redis://r'}", "url: must be left out but for type redis"),
+        ("{type: memory, url: 'redis://r'}", "url: must be left out but for type redis"),
+        ("{type: file, ca_bundle: config.yaml}", "ca_bundle: must be left out but for type redis"),
+    ],
+)
+def test_url_is_there_for_redis_alone(faults_of, settings_of, store: str, fault: str | None) -> None:
+    if fault is None:
+        assert settings_of(f"token_store: {store}")
+    else:
+        assert faults_of(f"token_store: {store}") == (f"token_store.{fault}",)
+
+
 @pytest.mark.parametrize(
     "value", ["5", "text", "[5, null, [x]]", "{a: 5}", "[{name: [x], label: 5, headers: 5}]", "null"]
 )

@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 
 from config import ConfigError, SecretRef, load
+from config.sources import SOURCE_TYPES
 
 _MINIMAL = "upstreams: [{name: llm, base_url: 'https://llm.example.com/v1'}]"
 
@@ -131,7 +132,7 @@ logging: {{level: {mark}}}
             "token_sources.corp.url: must start with https://, or be on a loopback host",
             "token_sources.corp.json.a: needs the environment variable MISSING, which is not set",
             "token_sources.corp.json.b[1]: must name a readable file that holds the secret as UTF-8 text",
-            "token_sources.other.type: must be one of http_json, client_credentials, static",
+            "token_sources.other.type: must be one of " + ", ".join(SOURCE_TYPES),
             "upstreams[0].base_url: must have no query",
             "upstreams[0].token_source: must name one of token_sources: null, corp, other",
             "upstreams[0].timeouts.connect_s: must be above 0",

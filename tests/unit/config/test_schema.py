@@ -1,8 +1,12 @@
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 
 _HASH = "ab" * 32
+_NO_SECRET = "must name a readable file that holds the secret as UTF-8 text"
+_NO_FILE = "must be the path of an existing file"
+_NO_REDIS_URL = "must be a URL such as rediss://:password@redis.example.com:6379/0"
 
 
 def _key(members: str = "") -> str:
@@ -31,8 +35,11 @@ def _key(members: str = "") -> str:
         ("server: {port: 1}", "server.port", "is not a known key"),
         ("server: 5", "server", "must be a mapping"),
         ("srver: {}", "srver", "is not a known key"),
-        ("token_store: {type: nowhere}", "token_store.type", "must be 'file' or 'memory'"),
-        ("token_store: {type: redis}", "token_store.type", "must be 'file' or 'memory'"),
+        ("token_store: {type: nowhere}", "token_store.type", "must be 'file', 'memory' or 'redis'"),
+        ("token_store: {type: redis, url: ''}", "token_store.url", "must not be empty"),
+        ("token_store: {type: redis, url: {file: missing}}", "token_store.url", _NO_SECRET),
+        ("token_store: {type: redis, url: 'redis://r', ca_bundle: missing}", "token_store.ca_bundle", _NO_FILE),
+        ("token_store: {type: redis, url: 'redis://r', password: x}", "token_store.password", "is not a known key"),
         ("logging: {format: xml}", "logging.format", "must be 'text' or 'json'"),
         ("logging: {bodies: true}", "logging.bodies", "must be false: prompts and answers are never logged"),
         ("logging: {bodies: maybe}", "logging.bodies", "must be true or false"),
@@ -158,6 +165,24 @@ def test_sandbox_beyond_loopback_is_refused(faults_of, bind: str) -> None:
     assert faults_of(f"sandbox: {{bind: '{bind}'}}") == (
         "sandbox.bind: must be an address on loopback, such as 127.0.0.1:5003",
     )
+
+
+def test_token_store_is_a_file_of_this_host_where_nothing_is_said(settings_of) -> None:
+    store = settings_of("").token_store
+    assert (store.type, store.url, store.ca_bundle) == ("file", None, None)
+
+
+@pytest.mark.parametrize("scheme", ["redis", "rediss", "unix"])
+def test_url_of_redis_is_a_secret_as_it_holds_the_password(settings_of, tmp_path: Path, mark: str, scheme: str) -> None:
+    (tmp_path / "url").write_text(f"{scheme}://:{mark}@redis.example.com:6379/0\n")
+    settings = settings_of("token_store: {type: redis, url: {file: url}}")
+    assert settings.token_store.url.reveal() == f"{scheme}://:{mark}@redis.example.com:6379/0"
+    assert mark not in repr(settings) + str(settings.model_dump())
+
+
+@pytest.mark.parametrize("url", ["redis.example.com:6379", "http://r", "REDISS//r", "s3cret-mark", " redis://r"])
+def test_text_that_is_no_url_of_redis_is_refused(faults_of, url: str) -> None:
+    assert faults_of(f"token_store: {{type: redis, url: '{url}'}}") == (f"token_store.url: {_NO_REDIS_URL}",)
 
 
 def test_settings_are_frozen(settings_of) -> None:

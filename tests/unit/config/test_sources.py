@@ -1,6 +1,7 @@
 from pathlib import Path
 
 import pytest
+from joserfc.jwk import ECKey
 
 from config import SecretRef
 
@@ -10,7 +11,13 @@ def _source(members: str) -> str:
 
 
 _HTTP_JSON = "type: http_json, url: 'https://iam.example.com/token'"
-_CREDENTIALS = "type: client_credentials, token_url: 'https://iam.example.com/token', client_id: a, client_secret: b"
+_CLIENT = "token_url: 'https://iam.example.com/token', client_id: a, client_secret: b"
+_CREDENTIALS = f"type: client_credentials, {_CLIENT}"
+_EXCHANGE = f"type: token_exchange, {_CLIENT}, subject_token: c"
+_NO_TLS = "must start with https://, or be on a loopback host"
+_NO_POINTER = "must be a JSON pointer (RFC 6901), such as /data/access_token"
+_TOKEN_TYPE = "urn:ietf:params:oauth:token-type"
+_ONE_OF = "must be one of http_json, client_credentials, token_exchange, command, file, static, python"
 
 
 def test_http_json_has_the_defaults_of_the_contract(settings_of) -> None:
@@ -29,8 +36,108 @@ def test_client_credentials_have_the_defaults_of_the_contract(settings_of) -> No
     source = settings_of(_source(_CREDENTIALS)).token_sources["s"]
     assert (source.type, source.token_url) == ("client_credentials", "https://iam.example.com/token")
     assert (source.client_id, source.client_secret) == ("a", SecretRef(text="b"))
-    assert (source.scope, source.audience, source.auth_method) == (None, None, "client_secret_basic")
-    assert (source.default_lifetime_s, source.ca_bundle) == (300, None)
+    assert (source.auth_method, source.private_key, source.key_id, source.signing_alg, source.assertion_audience) == (
+        "client_secret_basic",
+        *[None] * 4,
+    )
+    assert (source.scope, source.audience, source.resource, source.fields) == (None, (), (), {})
+    assert (source.default_lifetime_s, source.ca_bundle, source.client_cert) == (300, None, None)
+    assert source.issuer == "many_active"
+
+
+def test_token_exchange_is_a_client_with_a_token_to_exchange(settings_of) -> None:
+    source = settings_of(_source(_EXCHANGE)).token_sources["s"]
+    assert (source.token_url, source.client_id, source.client_secret) == (
+        "https://iam.example.com/token",
+        "a",
+        SecretRef(text="b"),
+    )
+    assert (source.subject_token, source.subject_token_type) == (SecretRef(text="c"), f"{_TOKEN_TYPE}:jwt")
+    assert (source.actor_token, source.actor_token_type) == (None, f"{_TOKEN_TYPE}:jwt")
+    assert (source.requested_token_type, source.default_lifetime_s) == (None, 300)
+
+
+@pytest.mark.parametrize(
+    ("members", "expected"),
+    [
+        (
+            "type: command, argv: [a, b]",
+            {
+                "argv": ("a", "b"),
+                "env": {},
+                "token_pointer": None,
+                "expires_at_pointer": None,
+                "expires_in_pointer": None,
+            },
+        ),
+        ("type: python, function: 'a.b:c'", {"function": "a.b:c", "arguments": {}}),
+        ("type: static, token: a", {"token": SecretRef(text="a")}),
+    ],
+    ids=["command", "python", "static"],
+)
+def test_sources_of_this_host_have_the_defaults_of_the_contract(settings_of, members: str, expected) -> None:
+    source = settings_of(_source(members)).token_sources["s"].model_dump()
+    defaults = {} if source["type"] == "static" else {"default_lifetime_s": 300, "issuer": "many_active"}
+    assert source == {"type": source["type"], **expected, **defaults}
+
+
+def test_file_source_counts_its_path_from_the_folder_of_the_config(settings_of, tmp_path: Path) -> None:
+    (tmp_path / "token").write_text("abc")
+    assert settings_of(_source("type: file, path: token")).token_sources["s"].path == tmp_path / "token"
+
+
+@pytest.mark.parametrize("member", ["audience", "resource"])
+@pytest.mark.parametrize(
+    ("given", "expected"), [("x", ("x",)), ("[x]", ("x",)), ("[x, y]", ("x", "y")), ("[]", ())], ids=str
+)
+def test_audience_and_resource_are_one_text_or_several(settings_of, member: str, given: str, expected) -> None:
+    source = settings_of(_source(f"{_CREDENTIALS}, {member}: {given}")).token_sources["s"]
+    assert getattr(source, member) == expected
+
+
+@pytest.mark.parametrize("grant", ["client_credentials", "token_exchange"])
+@pytest.mark.parametrize("name", ["grant_type", "client_assertion", "scope", "resource", "subject_token"])
+def test_further_fields_leave_those_of_the_grant_alone(faults_of, settings_of, grant: str, name: str) -> None:
+    members = _CREDENTIALS if grant == "client_credentials" else _EXCHANGE
+    assert settings_of(_source(f"{members}, fields: {{tenant: x}}"))
+    assert faults_of(_source(f"{members}, fields: {{{name}: x}}")) == (
+        f"token_sources.s.fields.{name}: must not be a member that the grant itself sends",
+    )
+
+
+@pytest.mark.parametrize(
+    ("members", "fault"),
+    [
+        ("private_key: {file: key.pem}", None),
+        ("private_key: {file: key.pem}, signing_alg: ES384, key_id: k1, assertion_audience: a", None),
+        ("private_key: {file: key.pem}, signing_alg: ES256", "private_key: must be a key that signs with ES256"),
+        ("private_key: key.pem", "private_key: must be a private key as PEM without a passphrase or as a JWK"),
+        ("private_key: s3cret-mark", "private_key: must be a private key as PEM without a passphrase or as a JWK"),
+        ("private_key: {file: key.pem}, signing_alg: HS256", "signing_alg: must be 'RS256', "),
+        ("private_key: {file: missing}", "private_key: must name a readable file"),
+    ],
+    ids=["key", "with-all-its-settings", "other-algorithm", "path-as-text", "no-key", "symmetric", "no-file"],
+)
+def test_private_key_is_read_at_start(settings_of, faults_of, tmp_path: Path, members: str, fault: str | None) -> None:
+    (tmp_path / "key.pem").write_bytes(ECKey.generate_key("P-384").as_pem(private=True))
+    client = "type: client_credentials, token_url: 'https://a', client_id: a, auth_method: private_key_jwt"
+    if fault is None:
+        assert settings_of(_source(f"{client}, {members}"))
+    else:
+        (found,) = faults_of(_source(f"{client}, {members}"))
+        assert found.startswith(f"token_sources.s.{fault}")
+
+
+@pytest.mark.parametrize("function", ["a:b", "a.b:c", "_a.b1:c_2"])
+def test_function_is_a_module_and_a_name(settings_of, function: str) -> None:
+    assert settings_of(_source(f"type: python, function: '{function}'")).token_sources["s"].function == function
+
+
+@pytest.mark.parametrize("function", ["", "a", "a.b", ":a", "a:", "a:b.c", "a:b:c", "a b:c", "1a:b", "a-b:c", "é:a"])
+def test_function_of_another_form_is_refused(faults_of, function: str) -> None:
+    assert faults_of(_source(f"type: python, function: '{function}'")) == (
+        "token_sources.s.function: must be package.module:function",
+    )
 
 
 @pytest.mark.parametrize(
@@ -78,9 +185,26 @@ def test_body_with_the_one_member_file_is_a_body(settings_of, place: str) -> Non
         f"{_HTTP_JSON}, query: {{a: SECRET}}",
         f"{_HTTP_JSON}, headers: {{X-A: SECRET}}",
         "type: client_credentials, token_url: 'https://a', client_id: a, client_secret: SECRET",
+        f"{_CREDENTIALS}, fields: {{a: SECRET}}",
+        f"{_EXCHANGE}, actor_token: SECRET",
+        _EXCHANGE.replace("subject_token: c", "subject_token: SECRET"),
         "type: static, token: SECRET",
+        "type: command, argv: [x], env: {A: SECRET}",
+        "type: python, function: 'a:b', arguments: {a: [{b: SECRET}]}",
     ],
-    ids=["json", "form", "query", "headers", "client_secret", "token"],
+    ids=[
+        "json",
+        "form",
+        "query",
+        "headers",
+        "client_secret",
+        "fields",
+        "actor",
+        "subject",
+        "static",
+        "env",
+        "arguments",
+    ],
 )
 @pytest.mark.parametrize("secret", ["{file: secret}", "s3cret-mark"], ids=["file", "text"])
 def test_secret_is_text_or_a_file_in_each_place_and_never_shown(
@@ -114,7 +238,7 @@ def test_secret_of_another_form_is_refused(faults_of, tmp_path: Path, secret: st
 @pytest.mark.parametrize(
     ("members", "path", "expected"),
     [
-        (f"{_HTTP_JSON}, method: DELETE", "method", "must be 'GET', 'POST' or 'PUT'"),
+        (f"{_HTTP_JSON}, method: HEAD", "method", "must be 'GET', 'POST', 'PUT', 'PATCH' or 'DELETE'"),
         (f"{_HTTP_JSON}, json: [a]", "json", "must be a mapping"),
         (f"{_HTTP_JSON}, json_body: {{}}", "json_body", "is not a known key"),
         (f"{_HTTP_JSON}, form: {{a: 5}}", "form.a", "must be text (a number in quotes) or {file: path}"),
@@ -124,16 +248,34 @@ def test_secret_of_another_form_is_refused(faults_of, tmp_path: Path, secret: st
         (f"{_CREDENTIALS}, scope: ''", "scope", "must not be empty"),
         (f"{_CREDENTIALS}, ca_bundle: .", "ca_bundle", "must be the path of an existing file"),
         (
-            f"{_CREDENTIALS}, auth_method: none",
+            f"{_CREDENTIALS}, auth_method: client_secret_jwt",
             "auth_method",
-            "must be 'client_secret_basic' or 'client_secret_post'",
+            "must be 'client_secret_basic', 'client_secret_post', 'private_key_jwt', 'tls_client_auth' or 'none'",
         ),
+        (f"{_CREDENTIALS}, token_url: 'http://iam.example.com'", "token_url", _NO_TLS),
+        (f"{_CREDENTIALS}, audience: 5", "audience", "must be a list"),
+        (f"{_CREDENTIALS}, audience: ['']", "audience[0]", "must not be empty"),
+        (f"{_CREDENTIALS}, resource: ''", "resource[0]", "must not be empty"),
+        (f"{_CREDENTIALS}, fields: {{a: 5}}", "fields.a", "must be text (a number in quotes) or {file: path}"),
+        (f"{_CREDENTIALS}, issuer: x", "issuer", "must be 'many_active' or 'single_active'"),
+        (f"{_CREDENTIALS}, subject_token: x", "subject_token", "is not a known key"),
+        (f"{_EXCHANGE}, subject_token_type: ''", "subject_token_type", "must not be empty"),
+        (f"{_EXCHANGE}, actor_token: ''", "actor_token", "must not be empty"),
+        ("type: token_exchange", "subject_token", "is required"),
+        ("type: command", "argv", "is required"),
+        ("type: command, argv: []", "argv", "must not be empty"),
+        ("type: command, argv: ls -l", "argv", "must be a list"),
+        ("type: command, argv: [ls, 5]", "argv[1]", "must be text (a number, date, yes or no in quotes)"),
+        ("type: command, argv: [x], env: {A: 5}", "env.A", "must be text (a number in quotes) or {file: path}"),
+        ("type: command, argv: [x], token_pointer: a", "token_pointer", _NO_POINTER),
+        ("type: file, path: .", "path", "must be the path of a file in an existing folder"),
+        ("type: python, function: 'a:b', arguments: [x]", "arguments", "must be a mapping"),
         (f"{_CREDENTIALS}, static: 1", "static", "is not a known key"),
-        ("type: client_credentials", "client_secret", "is required"),
+        ("type: client_credentials", "client_id", "is required"),
         ("type: static, token: a, ca_bundle: b", "ca_bundle", "is not a known key"),
-        ("type: command", "type", "must be one of http_json, client_credentials, static"),
-        ("type: [a]", "type", "must be one of http_json, client_credentials, static"),
-        ("url: a", "type", "must be one of http_json, client_credentials, static"),
+        ("type: oauth", "type", _ONE_OF),
+        ("type: [a]", "type", _ONE_OF),
+        ("url: a", "type", _ONE_OF),
     ],
 )
 def test_fault_of_a_source_has_its_path_without_the_type(faults_of, members: str, path: str, expected: str) -> None:

@@ -163,7 +163,7 @@ def test_upstream_that_always_refuses_costs_three_fetches_in_the_first_minute(ma
 
 @pytest.mark.parametrize(
     ("waited_s", "fetches"),
-    [pytest.param(0.749, 2, id="just-before"), pytest.param(0.75, 3, id="at-the-end")],
+    [pytest.param(0.874, 2, id="just-before"), pytest.param(0.875, 3, id="at-the-end")],
 )
 def test_no_fetch_is_forced_while_a_failed_one_cools_down(
     make_holder, await_waiting, begin_renewal, clock: Clock, waited_s: float, fetches: int

@@ -198,6 +198,7 @@ def test_request_waits_for_a_fetch_at_most_six_seconds(
     source.hold()
     holder = make_holder(source)
     first = callers(1, holder.token)
+    source.await_fetch()
     await_waiting(holder, 1)
     clock.move(moved_s)
     second = callers(1, holder.token)

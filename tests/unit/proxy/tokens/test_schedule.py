@@ -84,7 +84,7 @@ def test_outage_a_retry_and_a_fetch_fit_between_renewal_and_margin(lifetime_s: f
     ("pause_s", "expected"),
     [
         pytest.param(lambda n: schedule.stale_retry_s(n, 1.0), [1, 2, 4, 8, 10, 10], id="stale-latest"),
-        pytest.param(lambda n: schedule.stale_retry_s(n, 0.0), [0.5, 1, 2, 4, 5, 5], id="stale-earliest"),
+        pytest.param(lambda n: schedule.stale_retry_s(n, 0.0), [0.75, 1.5, 3, 6, 7.5, 7.5], id="stale-earliest"),
         pytest.param(schedule.cool_down_s, [0.5, 1, 2, 4, 5, 5], id="cool-down"),
         pytest.param(schedule.refused_cool_down_s, [30, 60, 120, 240, 300, 300], id="refused-credentials"),
     ],

@@ -1,20 +1,26 @@
 import base64
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 
 from proxy.tokens.sources.base import Grant, TokenFetchError
+from proxy.tokens.sources.client_auth import ClientAuth, client_secret_basic, client_secret_post, public_client
 from proxy.tokens.sources.client_credentials import ClientCredentialsSource
+from proxy.tokens.sources.oauth_client import Form, OAuthClient
+from proxy.tokens.sources.reply import ReplyShape
+
+_BASIC = client_secret_basic("app", lambda: "secret")
 
 
 @pytest.fixture
 def make_source(issuer, make_endpoint) -> Callable[..., ClientCredentialsSource]:
     def make_source(
-        secret: str | Iterator[str] = "secret", client_id: str = "app", **options
+        authenticate: ClientAuth = _BASIC,
+        read_fields: Callable[[], Form] = dict,
+        **shape: float,
     ) -> ClientCredentialsSource:
-        read_secret = (lambda: secret) if isinstance(secret, str) else (lambda: next(secret))
         return ClientCredentialsSource(
-            make_endpoint(issuer.url), client_id=client_id, read_secret=read_secret, **options
+            OAuthClient(make_endpoint(issuer.url), authenticate, ReplyShape(**shape)), read_fields
         )
 
     return make_source
@@ -29,52 +35,41 @@ def test_grant_is_asked_for_as_rfc_6749_has_it(issuer, make_source) -> None:
     assert received.fields["authorization"] == "Basic " + base64.b64encode(b"app:secret").decode()
 
 
-@pytest.mark.parametrize(
-    ("client_id", "secret", "pair"),
-    [
-        pytest.param("a:b", "c:d", b"a%3Ab:c%3Ad", id="colon"),
-        pytest.param("a b", "c+d", b"a+b:c%2Bd", id="space-and-plus"),
-        pytest.param("a%b", "c/d=", b"a%25b:c%2Fd%3D", id="percent-slash-equals"),
-        pytest.param("é", "ü€", b"%C3%A9:%C3%BC%E2%82%AC", id="beyond-ascii"),
-        pytest.param("a\n", "b\r\n", b"a%0A:b%0D%0A", id="line-breaks"),
-    ],
-)
-def test_basic_authentication_form_encodes_both_parts(issuer, make_source, client_id, secret, pair: bytes) -> None:
-    make_source(secret, client_id).fetch()
-    assert base64.b64decode(issuer.received[0].fields["authorization"].removeprefix("Basic ")) == pair
-
-
-def test_secret_by_post_goes_into_the_form_and_into_no_header(issuer, make_source) -> None:
-    make_source("s:c é&=+", "a b", auth_method="client_secret_post").fetch()
+def test_proof_in_the_form_stands_beside_the_grant(issuer, make_source) -> None:
+    make_source(client_secret_post("a b", lambda: "s:c é&=+")).fetch()
     (received,) = issuer.received
-    expected = {"grant_type": "client_credentials", "client_id": "a b", "client_secret": "s:c é&=+"}
-    assert received.form == expected
+    assert received.form == {"grant_type": "client_credentials", "client_id": "a b", "client_secret": "s:c é&=+"}
     assert "authorization" not in received.fields
 
 
-@pytest.mark.parametrize("auth_method", ["client_secret_basic", "client_secret_post"])
-def test_further_fields_go_beside_the_grant_type(issuer, make_source, auth_method: str) -> None:
-    make_source(auth_method=auth_method, fields={"scope": "a b", "audience": "https://x/é"}).fetch()
-    form = issuer.received[0].form
-    assert (form["grant_type"], form["scope"], form["audience"]) == ("client_credentials", "a b", "https://x/é")
+def test_further_fields_go_beside_the_grant_type_and_lists_as_repeated_members(issuer, make_source) -> None:
+    fields = {"scope": "a b", "audience": ("https://x/é",), "resource": ["https://y", "https://z"], "empty": ""}
+    make_source(read_fields=lambda: fields).fetch()
+    assert sorted(issuer.received[0].members) == [
+        ("audience", "https://x/é"),
+        ("empty", ""),
+        ("grant_type", "client_credentials"),
+        ("resource", "https://y"),
+        ("resource", "https://z"),
+        ("scope", "a b"),
+    ]
 
 
-@pytest.mark.parametrize("auth_method", ["client_secret_basic", "client_secret_post"])
-def test_secret_is_read_again_for_each_fetch(issuer, make_source, auth_method: str) -> None:
-    source = make_source(iter(["old", "new"]), auth_method=auth_method)
+def test_proof_and_fields_are_read_again_for_each_fetch(issuer, make_source) -> None:
+    secrets, tenants = iter(["old", "new"]), iter(["one", "two"])
+    source = make_source(client_secret_post("app", lambda: next(secrets)), lambda: {"tenant": next(tenants)})
     source.fetch()
     source.fetch()
-    first, second = issuer.received
-    assert (first.body, first.fields.get("authorization")) != (second.body, second.fields.get("authorization"))
+    forms = [received.form for received in issuer.received]
+    assert [(form["client_secret"], form["tenant"]) for form in forms] == [("old", "one"), ("new", "two")]
 
 
-def test_unreadable_secret_is_a_failed_fetch_without_a_call(issuer, make_endpoint) -> None:
+def test_unreadable_secret_is_a_failed_fetch_without_a_call(issuer, make_source) -> None:
     def read_secret() -> str:
         raise TokenFetchError("no such file", refused=True)
 
-    source = ClientCredentialsSource(make_endpoint(issuer.url), client_id="app", read_secret=read_secret)
     with pytest.raises(TokenFetchError, match="no such file"):
-        source.fetch()
+        make_source(client_secret_basic("app", read_secret)).fetch()
     assert issuer.connections == 0
 
 
@@ -82,14 +77,24 @@ def test_reply_without_an_expiry_lives_for_the_configured_default(issuer, make_s
     assert make_source(default_lifetime_s=77.0).fetch().lifetime_s == 77.0
 
 
-def test_refused_client_is_a_refused_fetch_that_shows_no_secret(issuer, make_source, mark: str) -> None:
+def test_refused_client_is_a_refused_fetch_that_names_the_code_and_shows_no_secret(
+    issuer, make_source, mark: str
+) -> None:
     issuer.answer({"error": "invalid_client", "error_description": mark}, 401, WWW_Authenticate=f"Basic {mark}")
     with pytest.raises(TokenFetchError) as caught:
-        make_source(mark).fetch()
+        make_source(client_secret_basic("app", lambda: mark)).fetch()
     assert caught.value.refused
-    assert str(caught.value) == "token endpoint: status 401"
+    assert str(caught.value) == "token endpoint: status 401, invalid_client"
+
+
+def test_closed_source_fetches_no_more(issuer, make_source) -> None:
+    source = make_source(public_client("app"))
+    source.close()
+    with pytest.raises(TokenFetchError, match="closed"):
+        source.fetch()
+    assert issuer.connections == 0
 
 
 def test_printed_source_shows_no_secret(make_source, mark: str) -> None:
-    source = make_source(mark)
-    assert mark not in repr(source) + repr(vars(source))
+    source = make_source(client_secret_basic("app", lambda: mark))
+    assert mark not in repr(source) + repr(vars(source)) + repr(vars(source._client))

@@ -87,7 +87,7 @@ def test_only_400_401_and_403_say_that_our_credentials_are_refused(
 ) -> None:
     issuer.answer({"error": "invalid_client", "error_description": mark}, status)
     error = failure(make_endpoint(issuer.url))
-    assert str(error) == f"token endpoint: status {status}"
+    assert str(error) == f"token endpoint: status {status}, invalid_client"
     assert (error.refused, error.connection, error.retry_after_s) == (refused, False, None)
 
 

@@ -7,19 +7,25 @@ from collections.abc import Callable
 import pytest
 
 from proxy.tokens.sources.base import Grant, Source, TokenFetchError
+from proxy.tokens.sources.client_auth import client_secret_basic
 from proxy.tokens.sources.client_credentials import ClientCredentialsSource
 from proxy.tokens.sources.http_json import HttpJsonSource
+from proxy.tokens.sources.oauth_client import OAuthClient
 from proxy.tokens.sources.reply import TOKEN_MOST_CHARS, ReplyShape
+from proxy.tokens.sources.token_exchange import GivenToken, TokenExchangeSource
 
 _MARK = "s3cret-mark"
 
 
-@pytest.fixture(params=["client_credentials", "http_json"])
+@pytest.fixture(params=["client_credentials", "token_exchange", "http_json"])
 def source(request: pytest.FixtureRequest, issuer, make_endpoint) -> Source:
     endpoint = make_endpoint(issuer.url)
     if request.param == "http_json":
         return HttpJsonSource(endpoint, lambda: {"json": {"appSecret": _MARK}}, ReplyShape())
-    return ClientCredentialsSource(endpoint, client_id="app", read_secret=lambda: _MARK)
+    client = OAuthClient(endpoint, client_secret_basic("app", lambda: _MARK), ReplyShape())
+    if request.param == "client_credentials":
+        return ClientCredentialsSource(client, dict)
+    return TokenExchangeSource(client, GivenToken(lambda: _MARK, "urn:ietf:params:oauth:token-type:jwt"))
 
 
 @pytest.fixture

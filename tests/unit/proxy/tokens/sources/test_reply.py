@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from proxy.tokens.sources.base import Grant, TokenFetchError
 from proxy.tokens.sources.endpoint import Reply
-from proxy.tokens.sources.reply import ReplyShape, check_token, read_grant
+from proxy.tokens.sources.reply import ReplyShape, check_token, read_grant, read_local_grant, read_text_grant
 
 _DATE = "Fri, 14 Nov 2025 10:00:00 GMT"
 _DATE_UNIX = 1_763_114_400
@@ -183,6 +183,62 @@ def test_any_reply_is_a_usable_grant_or_a_failed_fetch(document: object, date: s
         return
     assert grant.access_token
     assert 0 < grant.lifetime_s < float("inf")
+
+
+@pytest.mark.parametrize(
+    ("document", "shape", "lifetime_s"),
+    [
+        pytest.param(
+            {"access_token": "t", "expires": _DATE_UNIX + 300}, ReplyShape(expires_at="/expires"), 300.0, id="expiry"
+        ),
+        pytest.param({"access_token": "t", "expires_in": 100}, ReplyShape(), 100.0, id="lifetime"),
+        pytest.param({"access_token": "t"}, ReplyShape(default_lifetime_s=77.0), 77.0, id="default"),
+        pytest.param(
+            {"access_token": _jwt({"iat": _DATE_UNIX - 100, "exp": _DATE_UNIX + 200})},
+            ReplyShape(),
+            200.0,
+            id="older-jwt",
+        ),
+        pytest.param({"access_token": _jwt({"exp": _DATE_UNIX + 200})}, ReplyShape(), 200.0, id="jwt-without-iat"),
+    ],
+)
+def test_local_reply_counts_from_the_clock_of_this_host(document: object, shape: ReplyShape, lifetime_s: float) -> None:
+    assert read_local_grant(document, shape, now=_DATE_UNIX).lifetime_s == lifetime_s
+
+
+def test_local_reply_with_a_jwt_that_has_run_out_is_a_failed_fetch() -> None:
+    document = {"access_token": _jwt({"iat": _DATE_UNIX - 300, "exp": _DATE_UNIX - 1})}
+    with pytest.raises(TokenFetchError, match="the token ran out 1 s ago"):
+        read_local_grant(document, ReplyShape(), now=_DATE_UNIX)
+
+
+def test_printed_life_of_a_local_reply_goes_before_the_claims() -> None:
+    document = {"access_token": _jwt({"iat": _DATE_UNIX - 300, "exp": _DATE_UNIX - 1}), "expires_in": 100}
+    assert read_local_grant(document, ReplyShape(), now=_DATE_UNIX).lifetime_s == 100.0
+
+
+@given(
+    document=_JSON,
+    now=st.floats(allow_nan=False, allow_infinity=False),
+    shape=st.sampled_from([ReplyShape(), ReplyShape(expires_at="/expires"), ReplyShape(token="", expires_in=None)]),
+)
+def test_any_local_reply_is_a_usable_grant_or_a_failed_fetch(document: object, now: float, shape: ReplyShape) -> None:
+    try:
+        grant = read_local_grant(document, shape, now=now)
+    except TokenFetchError:
+        return
+    assert grant.access_token
+    assert 0 < grant.lifetime_s < float("inf")
+
+
+@given(text=st.binary(max_size=60) | st.from_regex(rb"[A-Za-z0-9\-._~+/]{1,20}={0,2}\r?\n?", fullmatch=True))
+def test_any_text_is_a_usable_token_without_its_line_break_or_a_failed_fetch(text: bytes) -> None:
+    try:
+        grant = read_text_grant(text, "here", now=0.0, default_lifetime_s=77.0)
+    except TokenFetchError:
+        return
+    assert text in {grant.access_token.encode() + line_break for line_break in (b"", b"\n", b"\r\n", b"\r")}
+    assert check_token(grant.access_token, "here")
 
 
 @given(body=st.binary(max_size=60))

@@ -253,6 +253,7 @@ def test_a_lost_file_does_not_bring_an_old_generation_back(
 ) -> None:
     source = FakeSource()
     holder = make_holder(source, make_store())
+    holder.renew_if_due()
     first = holder.token()
     (folder / "name.json").unlink()
     clock.move(1)

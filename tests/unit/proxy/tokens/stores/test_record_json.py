@@ -11,7 +11,7 @@ from proxy.tokens.stores.record_json import UnreadableRecord, dump_record, load_
 from proxy.tokens.token import Token
 
 TOKEN = Token("t0k.en", fetched_at=100.5, lifetime_s=300.0, generation=7, jitter=0.25)
-RECORD = Record(TOKEN, 7, 2, 1, 130.25, (90.0, 100.0), 120.0, 30.0, 9, True)
+RECORD = Record(TOKEN, 7, 2, 1, 130.25, (90.0, 100.0), 120.0, 30.0)
 
 
 def plain(record: Record) -> dict[str, Any]:
