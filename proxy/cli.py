@@ -9,6 +9,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from config import ConfigError, Settings, load
 from config.values import Label
+from proxy.doctor import Report, examine, print_token_states, take_over_log
 
 KEY_BYTES = 32
 
@@ -44,6 +45,28 @@ def new_key(label: str) -> None:
     click.echo(f"Key for {label}, shown this once:\n\n  {key}\n\nUnder client_keys in config.yaml:\n")
     # In quotes: YAML would read a label such as 42 or true as something else.
     click.echo(f'  - {{label: "{label}", sha256: "{sha256(key.encode()).hexdigest()}"}}')
+
+
+@main.command()
+@click.pass_obj
+def token(path: str) -> None:
+    """Show how each source's token in the shared store stands. Fetches nothing and never shows a token."""
+    settings = _load(path)
+    take_over_log(lambda text: click.echo(text, err=True))
+    sys.exit(0 if print_token_states(settings, click.echo) else 1)
+
+
+@main.command()
+@click.option("--model", help="The chat model to try, as callers name it.")
+@click.option("--embedding-model", help="The embedding model to try, as callers name it.")
+@click.pass_obj
+def doctor(path: str, model: str | None, embedding_model: str | None) -> None:
+    """Fetch a token from each source and try each upstream with it, step by step; say why a step fails."""
+    settings = _load(path)
+    report = Report(click.echo)
+    take_over_log(lambda text: report.warn("log", text))
+    examine(settings, report, model=model, embedding_model=embedding_model)
+    sys.exit(0 if report.is_good else 1)
 
 
 def _load(path: str) -> Settings:

@@ -5,6 +5,7 @@ import struct
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from email.utils import formatdate
 
 import pytest
@@ -338,6 +339,27 @@ def test_library_log_lines_at_debug_hold_no_secret(issuer, make_endpoint, mark: 
     make_endpoint(issuer.url).ask(data={"client_secret": mark}, headers={"Authorization": mark})
     assert mark in issuer.received[0].body.decode()
     assert mark not in caplog.text
+
+
+@pytest.mark.parametrize("status", [200, 302, 401, 500])
+def test_observer_is_given_every_reply_before_it_is_judged(issuer, trusting_nobody, status: int) -> None:
+    issuer.answer({"access_token": "t"}, status)
+    seen: list[Reply] = []
+    endpoint = TokenEndpoint(issuer.url, ssl_context=trusting_nobody, observe=seen.append)
+    with suppress(TokenFetchError):
+        endpoint.ask()
+    endpoint.close()
+    assert [(reply.status, reply.body) for reply in seen] == [(status, b'{"access_token": "t"}')]
+
+
+def test_observer_is_given_nothing_where_there_is_no_whole_reply(issuer, trusting_nobody) -> None:
+    issuer.behave(_cut(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n{}"))
+    seen: list[Reply] = []
+    endpoint = TokenEndpoint(issuer.url, ssl_context=trusting_nobody, observe=seen.append)
+    with pytest.raises(TokenFetchError):
+        endpoint.ask()
+    endpoint.close()
+    assert seen == []
 
 
 def test_printed_reply_shows_its_status_alone(issuer, make_endpoint, mark: str) -> None:

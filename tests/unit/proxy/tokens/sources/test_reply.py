@@ -8,7 +8,14 @@ from hypothesis import strategies as st
 
 from proxy.tokens.sources.base import Grant, TokenFetchError
 from proxy.tokens.sources.endpoint import Reply
-from proxy.tokens.sources.reply import ReplyShape, check_token, read_grant, read_local_grant, read_text_grant
+from proxy.tokens.sources.reply import (
+    ReplyShape,
+    check_token,
+    has_value,
+    read_grant,
+    read_local_grant,
+    read_text_grant,
+)
 
 _DATE = "Fri, 14 Nov 2025 10:00:00 GMT"
 _DATE_UNIX = 1_763_114_400
@@ -245,3 +252,19 @@ def test_any_text_is_a_usable_token_without_its_line_break_or_a_failed_fetch(tex
 def test_any_bytes_are_a_usable_grant_or_a_failed_fetch(body: bytes) -> None:
     with pytest.raises(TokenFetchError):
         read_grant(Reply(200, httpx.Headers(), body), ReplyShape())
+
+
+@pytest.mark.parametrize(
+    ("pointer", "expected"),
+    [
+        ("/a", True),
+        ("/b/0/c", True),
+        ("/no", False),
+        ("/b/1", False),
+        ("/b/0/c/d", False),
+        ("/null", False),
+        ("", True),
+    ],
+)
+def test_pointer_names_a_value_or_nothing(pointer: str, expected: bool) -> None:
+    assert has_value({"a": False, "b": [{"c": 0}], "null": None}, pointer) == expected
