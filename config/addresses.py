@@ -62,6 +62,23 @@ def check_token_url(url: str) -> str:
     return url
 
 
+def check_redis_url(url: str) -> str:
+    """`redis://`, `rediss://` (TLS) or `unix://`; a password with odd characters stands percent-encoded in it."""
+    expected = Fault(
+        "must be a URL such as rediss://:password@redis.example.com:6379/0 (/ and @ in a password escaped)"
+    )
+    try:
+        parts = urlsplit(url)
+        is_known = (parts.scheme == "unix" and parts.path) or (parts.scheme in ("redis", "rediss") and parts.hostname)
+        is_plain = parts.port != 0 and not parts.query and not parts.fragment
+    except ValueError:
+        # Not chained: the text of urlsplit repeats the value, and a piece of the password with it.
+        raise expected from None
+    if not is_known or not is_plain or (parts.scheme != "unix" and not re.fullmatch(r"(/[0-9]{0,4})?", parts.path)):
+        raise expected
+    return url
+
+
 def check_origin(origin: str) -> str:
     """The origin in lower case, as browsers send it (RFC 6454 §6.2), or `*`."""
     if origin != "*" and not _ORIGIN.fullmatch(origin.lower()):

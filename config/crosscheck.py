@@ -110,9 +110,16 @@ def _store_url(document: Mapping[str, Any]) -> _Faults:
     is_redis = store.get("type") == "redis"
     if is_redis and store.get("url") is None:
         yield ("token_store", "url"), "is required for type redis"
+    if is_redis and store.get("ca_bundle") is not None and not _is_over_tls(store.get("url")):
+        yield ("token_store", "ca_bundle"), "must be left out but for a rediss:// url"
     for member in ("url", "ca_bundle"):
         if not is_redis and store.get(member) is not None:
             yield ("token_store", member), "must be left out but for type redis"
+
+
+def _is_over_tls(url: object) -> bool:
+    # In a file it is a secret that only the schema reads; then the client says so at its first call.
+    return not isinstance(url, str) or url.startswith("rediss://")
 
 
 def _token_header_in_headers(document: Mapping[str, Any]) -> _Faults:

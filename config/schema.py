@@ -12,7 +12,7 @@ from typing import Annotated, Literal, TypeAlias
 
 from pydantic import AfterValidator, BeforeValidator, Field, field_validator
 
-from config.addresses import check_bind, check_loopback_bind, check_origin, is_loopback, split_bind
+from config.addresses import check_bind, check_loopback_bind, check_origin, check_redis_url, is_loopback, split_bind
 from config.errors import Fault
 from config.secret_ref import SecretRef
 from config.sources import TokenSource
@@ -50,8 +50,7 @@ def _instant(value: object) -> object:
 
 
 def _check_redis_url(url: SecretRef) -> SecretRef:
-    if not url.reveal().startswith(("redis://", "rediss://", "unix://")):
-        raise Fault("must be a URL such as rediss://:password@redis.example.com:6379/0")
+    check_redis_url(url.reveal())
     return url
 
 

@@ -3,6 +3,7 @@
 Repr, str and format name the reference only; pickling is refused, so no secret reaches a cache or a process.
 """
 
+from hashlib import sha256
 from pathlib import Path
 from typing import NoReturn
 
@@ -12,25 +13,50 @@ from config.errors import ConfigError
 class SecretRef:
     """Reference to a secret: `SecretRef(text="...")` or `SecretRef(path=Path("..."))`."""
 
-    __slots__ = ("_path", "_text")
+    __slots__ = ("_last", "_path", "_text", "_version")
 
     def __init__(self, *, text: str | None = None, path: Path | None = None) -> None:
         if (text is None) == (path is None):
             raise TypeError("SecretRef takes either text or path")
         self._text = text
         self._path = path
+        self._last: str | None = None
+        self._version: str | None = None
 
     @property
     def path(self) -> Path | None:
         """The file that holds the secret; None where it was given as text."""
         return self._path
 
+    @property
+    def version(self) -> str:
+        """A digest of the secret as it was first read, with the config: the same in all processes that share that.
+
+        Raises ConfigError as `reveal` does.
+        """
+        if self._version is None:
+            self.reveal()
+        return str(self._version)
+
     def reveal(self) -> str:
         """The secret itself. A file is read anew at each call, so a rotated secret counts without a restart.
 
-        One line break at the end of a file is left out: editors and `echo` add it.
-        Raises ConfigError, which names the path, when the file can't be read, is empty or is not UTF-8.
+        One line break at the end of a file is left out: editors and `echo` add it. A file that cannot be read any
+        more, or is empty, as in the midst of its rotation, gives what it gave before.
+        Raises ConfigError, which names the path, when it never gave anything.
         """
+        try:
+            secret = self._read()
+        except ConfigError:
+            if self._last is None:
+                raise
+            return self._last
+        self._last = secret
+        if self._version is None:
+            self._version = sha256(secret.encode("utf-8", "surrogatepass")).hexdigest()
+        return secret
+
+    def _read(self) -> str:
         if self._path is None:
             return self._text or ""
         try:

@@ -1,6 +1,5 @@
 """The app factory: makes each part once, hands it on by constructor. The one plan of who uses whom."""
 
-import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -26,7 +25,8 @@ from proxy.tokens.holder import TokenHolder
 from proxy.upstreams.client import AsyncUpstreamClient, UpstreamClient, UpstreamSettings
 from proxy.upstreams.embedding_batches import EmbeddingBatches
 from proxy.upstreams.event_loop import EventLoopThread
-from proxy.upstreams.tls import client_context
+from proxy.upstreams.lazy_transport import LazyTransport
+from proxy.upstreams.tls import ClientTls
 from proxy.upstreams.transport import SocketTransport, Timeouts
 
 # RAGFlow up to 0.26 builds /v1/v1 from a base URL with a trailing slash.
@@ -147,7 +147,7 @@ def _upstream(section: UpstreamSection, parts: Parts) -> Upstream:
 def _client(section: UpstreamSection, holders: Mapping[str, TokenHolder]) -> UpstreamClient:
     settings = upstream_settings(section)
     tls = upstream_tls(section)
-    transport = SocketTransport(httpx2.URL(section.base_url), ssl_context=tls, timeouts=settings.timeouts)
+    transport = SocketTransport(httpx2.URL(section.base_url), tls=tls, timeouts=settings.timeouts)
     return UpstreamClient(settings, _holder(section, holders), transport)
 
 
@@ -156,7 +156,7 @@ def _batches(section: UpstreamSection, parts: Parts) -> EmbeddingBatches | None:
     if max_batch is None:
         return None
     tokens = _holder(section, parts.holders)
-    transport = httpx2.AsyncHTTPTransport(verify=upstream_tls(section) or True, trust_env=False, limits=_NO_LIMITS)
+    transport = LazyTransport(lambda: _async_transport(section))
     client = AsyncUpstreamClient(upstream_settings(section), tokens, transport)
     return EmbeddingBatches(
         client,
@@ -166,6 +166,12 @@ def _batches(section: UpstreamSection, parts: Parts) -> EmbeddingBatches | None:
         concurrency=section.embeddings.concurrency,
         total_s=section.timeouts.total_s,
     )
+
+
+def _async_transport(section: UpstreamSection) -> httpx2.AsyncHTTPTransport:
+    tls = upstream_tls(section)
+    verify = True if tls is None else tls.context()
+    return httpx2.AsyncHTTPTransport(verify=verify, trust_env=False, limits=_NO_LIMITS)
 
 
 def upstream_settings(section: UpstreamSection) -> UpstreamSettings:
@@ -185,8 +191,8 @@ def _holder(section: UpstreamSection, holders: Mapping[str, TokenHolder]) -> Tok
     return None if section.token_source is None else holders[section.token_source]
 
 
-def upstream_tls(section: UpstreamSection) -> ssl.SSLContext | None:
-    """None for plain HTTP. Raises OSError: ca_bundle or client_cert cannot be used."""
+def upstream_tls(section: UpstreamSection) -> ClientTls | None:
+    """None for plain HTTP."""
     if not section.base_url.lower().startswith("https:"):
         return None
-    return client_context(section.ca_bundle, section.client_cert)
+    return ClientTls(section.ca_bundle, section.client_cert)

@@ -1,19 +1,24 @@
 """`token_store` → the store of one source's token."""
 
 import json
+from collections.abc import Mapping
 from hashlib import sha256
+from typing import Any
 
 from loguru import logger
 
+from config import SecretRef
 from config.schema import TokenStore
-from config.sources import TokenExchangeSource, TokenSource
-from proxy.token_sources.secrets import revealed
+from config.sources import TokenSource
 from proxy.tokens.stores.base import Store
 from proxy.tokens.stores.file import FileStore, StoreError, open_folder
 from proxy.tokens.stores.memory import MemoryStore
 
 # What is read from this host costs nothing to read again, and another process's copy could only be older.
 _READ_FROM_THE_HOST = ("static", "file")
+# Says nothing about the token, and may differ between hosts that share it.
+_OF_THIS_HOST = ("ca_bundle",)
+_SHORT_LIVED = ("subject_token", "actor_token")
 
 
 def build_store(section: TokenSource, store: TokenStore) -> Store:
@@ -47,9 +52,24 @@ def _redis(store: TokenStore, name: str) -> Store:
 
 def _digest(section: TokenSource) -> str:
     """Tells definitions apart, secrets included: a changed secret must not find the token of the one before."""
-    definition = {name: getattr(section, name) for name in type(section).model_fields}
-    if isinstance(section, TokenExchangeSource):
-        # In a file they are short-lived: by its text, workers that started at different times would share nothing.
-        for name in ("subject_token", "actor_token"):
-            definition[name] = getattr(definition[name], "path", None) or definition[name]
-    return sha256(json.dumps(revealed(definition), sort_keys=True, default=str).encode()).hexdigest()[:32]
+    definition = {name: getattr(section, name) for name in type(section).model_fields if name not in _OF_THIS_HOST}
+    versions = _named(definition, by_version=not is_single_active(section))
+    for name in _SHORT_LIVED:
+        if name in definition:
+            versions[name] = _named(definition[name], by_version=False)
+    return sha256(json.dumps(versions, sort_keys=True, default=str).encode()).hexdigest()[:32]
+
+
+def _named(value: Any, *, by_version: bool) -> Any:
+    """The value with a name in the place of each secret: its version, or else the file that holds it.
+
+    By the file where users with different versions must share all the same: those of an issuer that would end each
+    other's tokens, and those who started before and after the renewal of a short-lived secret.
+    """
+    if isinstance(value, SecretRef):
+        return value.version if by_version or value.path is None else str(value.path)
+    if isinstance(value, Mapping):
+        return {name: _named(item, by_version=by_version) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_named(item, by_version=by_version) for item in value]
+    return value

@@ -9,6 +9,8 @@ from contextlib import suppress
 
 import httpx2
 
+from proxy.upstreams.tls import ClientTls
+
 IDLE_MOST_S = 55.0
 _TCPI_BYTES_ACKED = struct.Struct("@Q")
 _TCPI_BYTES_ACKED_AT = 120  # offset in Linux's struct tcp_info
@@ -61,12 +63,10 @@ class Connection:
 class ConnectionPool:
     """The idle connections to one origin, the one used last first: the others may then grow old and go."""
 
-    def __init__(
-        self, host: str, port: int, *, ssl_context: ssl.SSLContext | None, connect_s: float, idle_most: int = 256
-    ) -> None:
+    def __init__(self, host: str, port: int, *, tls: ClientTls | None, connect_s: float, idle_most: int = 256) -> None:
         self._host = host
         self._port = port
-        self._ssl_context = ssl_context
+        self._tls = tls
         self._connect_s = connect_s
         self._idle_most = idle_most
         self._idle: deque[Connection] = deque()  # append and pop are atomic
@@ -128,11 +128,11 @@ class ConnectionPool:
         raise last
 
     def _start_tls(self, sock: socket.socket, deadline: float) -> socket.socket:
-        if self._ssl_context is None:
+        if self._tls is None:
             return sock
         try:
             sock.settimeout(max(0.001, deadline - time.monotonic()))
-            return self._ssl_context.wrap_socket(sock, server_hostname=self._host)
+            return self._tls.context().wrap_socket(sock, server_hostname=self._host)
         except BaseException:
             sock.close()
             raise

@@ -14,3 +14,33 @@ def client_context(ca_bundle: Path | None = None, client_cert: Path | None = Non
     if client_cert is not None:
         context.load_cert_chain(client_cert)
     return context
+
+
+class ClientTls:
+    """The context for one server, made at the first connection and anew when one of its files has changed.
+
+    A file that is replaced or gone while it runs does not end what works: the context before it stays.
+    """
+
+    def __init__(self, ca_bundle: Path | None = None, client_cert: Path | None = None) -> None:
+        self._ca_bundle = ca_bundle
+        self._client_cert = client_cert
+        self._seen: object = None
+        self._context: ssl.SSLContext | None = None
+
+    def context(self) -> ssl.SSLContext:
+        """Raises OSError: a file cannot be used, and none could before."""
+        try:
+            seen = [_version(file) for file in (self._ca_bundle, self._client_cert) if file is not None]
+            if self._context is None or seen != self._seen:
+                # A new one: OpenSSL would keep the old certificate beside one with another kind of key.
+                self._context, self._seen = client_context(self._ca_bundle, self._client_cert), seen
+        except OSError:
+            if self._context is None:
+                raise
+        return self._context
+
+
+def _version(file: Path) -> tuple[int, ...]:
+    status = file.stat()
+    return (status.st_dev, status.st_ino, status.st_mtime_ns, status.st_size)

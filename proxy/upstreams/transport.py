@@ -6,7 +6,6 @@ It works the same under gevent, where `socket` is cooperative, and in threads. H
 that the SDK maps them as its own.
 """
 
-import ssl
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from geventhttpclient.response import HTTPParseError, HTTPResponse
 
 from proxy.upstreams.connection import Connection, ConnectionPool
 from proxy.upstreams.exchange import Exchange
+from proxy.upstreams.tls import ClientTls
 
 READ_BYTES = 65536
 HEAD_MOST_BYTES = 100 * 1024
@@ -35,10 +35,10 @@ class Timeouts:
 class SocketTransport(httpx2.BaseTransport):
     """Sends requests to one origin over kept connections."""
 
-    def __init__(self, base_url: httpx2.URL, *, ssl_context: ssl.SSLContext | None, timeouts: Timeouts) -> None:
+    def __init__(self, base_url: httpx2.URL, *, tls: ClientTls | None, timeouts: Timeouts) -> None:
         port = base_url.port or (443 if base_url.scheme == "https" else 80)
         self._timeouts = timeouts
-        self._pool = ConnectionPool(base_url.host, port, ssl_context=ssl_context, connect_s=timeouts.connect_s)
+        self._pool = ConnectionPool(base_url.host, port, tls=tls, connect_s=timeouts.connect_s)
 
     def handle_request(self, request: httpx2.Request) -> httpx2.Response:
         """Send, and return once the answer's head is here; the body is read by whoever holds the response.

@@ -57,7 +57,7 @@ def settings(own_sandbox: SandboxClient) -> UpstreamSettings:
 
 @pytest.fixture
 def client(settings: UpstreamSettings, tokens: TokenHolder) -> Iterator[UpstreamClient]:
-    transport = SocketTransport(httpx2.URL(settings.base_url), ssl_context=None, timeouts=Timeouts())
+    transport = SocketTransport(httpx2.URL(settings.base_url), tls=None, timeouts=Timeouts())
     with UpstreamClient(settings, tokens, transport) as client:
         yield client
 
@@ -124,7 +124,7 @@ def test_nothing_of_the_environment_reaches_the_upstream(
         "ALL_PROXY": "http://127.0.0.1:9",
     }.items():
         monkeypatch.setenv(name, value)
-    transport = SocketTransport(httpx2.URL(settings.base_url), ssl_context=None, timeouts=Timeouts())
+    transport = SocketTransport(httpx2.URL(settings.base_url), tls=None, timeouts=Timeouts())
     with UpstreamClient(settings, tokens, transport) as client:
         send(client)
     entry = own_sandbox.last()

@@ -1,16 +1,15 @@
 """The transport to upstreams as its tests use it: one short call per request, and nothing left open."""
 
-import ssl
-
 import httpx2
 
 from proxy.upstreams.exchange import Exchange
+from proxy.upstreams.tls import ClientTls
 from proxy.upstreams.transport import AnswerBody, SocketTransport, Timeouts
 
 
 class Sender:
-    def __init__(self, url: str, timeouts: Timeouts, ssl_context: ssl.SSLContext | None = None) -> None:
-        self.transport = SocketTransport(httpx2.URL(url), ssl_context=ssl_context, timeouts=timeouts)
+    def __init__(self, url: str, timeouts: Timeouts, tls: ClientTls | None = None) -> None:
+        self.transport = SocketTransport(httpx2.URL(url), tls=tls, timeouts=timeouts)
         self._url = url
         self._bodies: list[AnswerBody] = []
 

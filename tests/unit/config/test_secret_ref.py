@@ -67,3 +67,34 @@ def test_references_to_the_same_source_are_equal() -> None:
 def test_either_text_or_path_must_be_given(arguments) -> None:
     with pytest.raises(TypeError):
         SecretRef(**arguments)
+
+
+@pytest.mark.parametrize("content", [None, "", "\n", b"\xff"], ids=["gone", "empty", "a-line-break", "not-UTF-8"])
+def test_file_in_the_midst_of_its_rotation_gives_what_it_gave_before(
+    tmp_path: Path, content: str | bytes | None
+) -> None:
+    file = tmp_path / "secret"
+    file.write_text("first")
+    secret = SecretRef(path=file)
+    assert secret.reveal() == "first"
+    file.unlink()
+    if content is not None:
+        file.write_bytes(content if isinstance(content, bytes) else content.encode())
+    assert secret.reveal() == "first"
+    file.write_text("second")
+    assert secret.reveal() == "second"
+
+
+def test_version_is_that_of_the_first_reading(tmp_path: Path) -> None:
+    file = tmp_path / "secret"
+    file.write_text("first")
+    secret, text = SecretRef(path=file), SecretRef(text="first")
+    assert secret.version == text.version
+    file.write_text("second")
+    assert secret.reveal() == "second"
+    assert secret.version == text.version != SecretRef(path=file).version
+
+
+def test_version_of_a_file_that_cannot_be_read_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError):
+        _ = SecretRef(path=tmp_path / "missing").version

@@ -142,11 +142,8 @@ def test_rotated_secret_counts_at_the_next_fetch(issuer, build, tmp_path: Path, 
     assert "old" in dict(_form(issuer, source)).values()
     file.write_text("new\n")
     assert "new" in dict(_form(issuer, source)).values()
-    file.unlink()
-    with pytest.raises(TokenFetchError, match="no secret can be read from this file") as caught:
-        source.fetch()
-    assert caught.value.refused
-    assert len(issuer.received) == 2
+    file.unlink()  # in the midst of the next rotation
+    assert "new" in dict(_form(issuer, source)).values()
 
 
 @pytest.mark.parametrize(

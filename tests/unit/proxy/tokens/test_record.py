@@ -277,7 +277,8 @@ _ERRORS = st.builds(
 _OUTCOMES = st.builds(Grant, st.sampled_from(["a", "b", "c"]), _LIFETIMES) | _ERRORS
 _STEPS = st.tuples(
     st.sampled_from(["wait", "wait-until-due", "fetch", "refusal"]),
-    st.floats(0.0, 400.0) | st.floats(0.0, 6.0),  # seconds waited, or of the fetch
+    # Seconds waited, or of the fetch; a suspended host wakes days later.
+    st.floats(0.0, 400.0) | st.floats(0.0, 6.0) | st.floats(0.0, 40 * 86_400.0),
     _OUTCOMES,
     st.floats(0.0, 1.0, exclude_max=True),  # jitter
 )

@@ -1,6 +1,5 @@
 import contextlib
 import socket
-import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -9,6 +8,7 @@ import httpx2
 import pytest
 
 from proxy.upstreams.connection import IDLE_MOST_S, Connection, ConnectionPool
+from proxy.upstreams.tls import ClientTls
 from tests.support.scripted_upstream import LIMIT_S, ScriptedUpstream
 
 Pools = Callable[..., ConnectionPool]
@@ -34,8 +34,8 @@ def pool_to() -> Iterator[Pools]:
         def pool_to(
             port: int, *, idle_most: int = 256, connect_s: float = LIMIT_S, tls: bool = False
         ) -> ConnectionPool:
-            context = ssl.create_default_context() if tls else None
-            pool = ConnectionPool("127.0.0.1", port, ssl_context=context, connect_s=connect_s, idle_most=idle_most)
+            client_tls = ClientTls() if tls else None
+            pool = ConnectionPool("127.0.0.1", port, tls=client_tls, connect_s=connect_s, idle_most=idle_most)
             stack.callback(pool.close)
             return pool
 
@@ -184,7 +184,7 @@ class RefusingPool(ConnectionPool):
     """Refuses some times before it connects, as a service that restarts."""
 
     def __init__(self, port: int, refusals: int) -> None:
-        super().__init__("127.0.0.1", port, ssl_context=None, connect_s=LIMIT_S)
+        super().__init__("127.0.0.1", port, tls=None, connect_s=LIMIT_S)
         self.refusals = refusals
 
     def _connect(self, deadline: float) -> socket.socket:
