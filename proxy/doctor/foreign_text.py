@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from config import ConfigError, SecretRef, Settings
+from config import SecretRef, Settings
 
 # Shorter ones stand in ordinary words by chance; no secret that is worth the name is so short.
 SECRET_LEAST_CHARS = 6
@@ -57,10 +57,7 @@ def media_type(content_type: str | None) -> str:
 def secrets_of(value: Any) -> Iterator[str]:
     """Every secret in a section, or in whatever of sections, mappings and lists, as of now."""
     if isinstance(value, SecretRef):
-        try:
-            yield value.reveal()
-        except ConfigError:  # its file has gone meanwhile; the step that needs it says so
-            return
+        yield value.reveal()
     elif isinstance(value, Mapping):
         for item in value.values():
             yield from secrets_of(item)

@@ -11,8 +11,7 @@ from proxy.doctor.life_check import report_life
 from proxy.doctor.network import check_way, shown_url
 from proxy.doctor.reply_check import report_reply
 from proxy.doctor.report import Report, in_milliseconds, in_words
-from proxy.doctor.store import open_store
-from proxy.token_sources import build_source, is_single_active
+from proxy.token_sources import build_source, build_store, is_single_active
 from proxy.tokens.sources.base import TokenFetchError
 from proxy.tokens.sources.endpoint import CONNECT_TIMEOUT_S
 from proxy.tokens.sources.reply import ReplyShape
@@ -31,11 +30,8 @@ def check_source(
     """The token to try upstreams with: the one just fetched, else one that the store holds, else None."""
     where = f", {shown_url(_url(section))}" if isinstance(section, _OverHttp) else ""
     report.heading(f"token source {name} ({section.type}{where})")
-    try:
-        store = open_store(section, token_store)
-    except TokenFetchError as error:
-        report.fail("settings", str(error))
-        return None
+    store = build_store(section, token_store)
+    store.load()  # by that it learns whether it reaches those that it shares with
     check = _SourceCheck(report, section, store, foreign)
     token = (check.fetched() if check.may_fetch() else None) or check.held()
     if token is not None:

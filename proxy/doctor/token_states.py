@@ -5,9 +5,8 @@ from collections.abc import Callable
 from config import Settings
 from config.sources import TokenSource
 from proxy.doctor.report import in_words
-from proxy.doctor.store import open_store
+from proxy.token_sources import build_store
 from proxy.tokens.record import Record
-from proxy.tokens.sources.base import TokenFetchError
 from proxy.tokens.stores.memory import MemoryStore
 from proxy.tokens.token import Token, boot_clock
 
@@ -22,11 +21,7 @@ def print_token_states(settings: Settings, echo: Callable[[str], object]) -> boo
 
 def _print_state(name: str, section: TokenSource, settings: Settings, echo: Callable[[str], object]) -> bool:
     source = f"{name} ({section.type})"
-    try:
-        store = open_store(section, settings.token_store)
-    except TokenFetchError as error:
-        echo(f"{source}: {error}")
-        return False
+    store = build_store(section, settings.token_store)
     if isinstance(store, MemoryStore):
         echo(f"{source}: kept in each worker")
         return True

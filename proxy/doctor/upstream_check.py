@@ -7,7 +7,6 @@ from urllib.parse import urlsplit
 import httpx2
 import jiter
 
-from config import ConfigError
 from config.upstreams import Upstream
 from proxy.doctor.foreign_text import ForeignText, media_type
 from proxy.doctor.model_choice import choose, is_chat, is_embedding
@@ -50,11 +49,7 @@ def check_upstream(
     if token is None and section.token_source is not None:
         report.skip("requests", f"there is no token from {section.token_source} to send")
         return
-    try:
-        client = DoctorClient(section, token)
-    except ConfigError as error:
-        report.fail("settings", str(error))
-        return
+    client = DoctorClient(section, token)
     try:
         check = _UpstreamCheck(report, section, client, foreign)
         models = ModelMap(section.name, section.models)

@@ -45,7 +45,6 @@ class DoctorClient:
     """One upstream, asked with one token."""
 
     def __init__(self, section: Upstream, token: Token | None) -> None:
-        """Raises ConfigError: a secret among its headers cannot be read."""
         self._section = section
         self._token = token
         self._builder = RequestBuilder(upstream_settings(section))

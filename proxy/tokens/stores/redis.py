@@ -43,7 +43,7 @@ T = TypeVar("T")
 
 def connect(url: str, ca_bundle: Path | None = None) -> redis.Redis:
     """A client that gives up soon and tries nothing twice; it connects at its first call."""
-    tls = {"ssl_ca_certs": str(ca_bundle)} if ca_bundle is not None else {}
+    tls = {"ssl_ca_certs": str(ca_bundle)} if ca_bundle is not None and url.startswith("rediss:") else {}
     return redis.Redis.from_url(
         url, socket_timeout=TIMEOUT_S, socket_connect_timeout=TIMEOUT_S, retry=Retry(NoBackoff(), 0), **tls
     )

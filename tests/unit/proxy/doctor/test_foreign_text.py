@@ -81,13 +81,6 @@ def test_secrets_are_found_wherever_a_section_may_hold_them(
     assert set(secrets_of(settings)) == expected
 
 
-def test_secret_whose_file_has_gone_is_left_out(settings_of: Callable[..., Settings], tmp_path: Path) -> None:
-    (tmp_path / "secret").write_text("from-a-file\n")
-    settings = settings_of(token_sources={"corp": {"type": "static", "token": {"file": "secret"}}})
-    (tmp_path / "secret").unlink()
-    assert list(secrets_of(settings)) == []
-
-
 @pytest.mark.parametrize(
     ("content_type", "shown"),
     [

@@ -231,17 +231,6 @@ def test_command_that_fails_is_told(check: Check, lines: list[str]) -> None:
     assert steps(lines) == ["FAIL  fetch", "skip  store"]
 
 
-def test_secret_file_that_has_gone_is_told(
-    check: Check, report: Report, foreign: ForeignText, http: dict[str, Any], lines: list[str], tmp_path: Path
-) -> None:
-    (tmp_path / "secret").write_text("s3cret-mark")
-    settings = check.settings({**http, "json": {"appSecret": {"file": "secret"}}})
-    (tmp_path / "secret").unlink()
-    section = settings.token_sources["corp"]
-    assert check_source(report, "corp", section, settings.token_store, foreign) is None
-    assert lines[1].startswith(f"FAIL  settings: {tmp_path / 'secret'}: no secret can be read from this file")
-
-
 def test_token_that_was_fetched_is_a_secret_from_then_on(
     check: Check, foreign: ForeignText, http: dict[str, Any], server: ScriptedUpstream
 ) -> None:
@@ -257,13 +246,3 @@ def test_file_that_holds_no_certificate_is_told(
     (tmp_path / "file.pem").write_text("s3cret-mark")
     assert check({**http, member: "file.pem"}) is None
     assert "FAIL  settings: ca_bundle or client_cert cannot be used" in "\n".join(lines)
-
-
-def test_url_of_a_redis_that_its_client_refuses_is_told_without_it(
-    report: Report, foreign: ForeignText, settings_of: Callable[..., Settings], lines: list[str]
-) -> None:
-    store = {"type": "redis", "url": "redis://:s3cret-mark/x@127.0.0.1/0"}
-    source = {"type": "http_json", "url": "http://127.0.0.1:1/token"}
-    settings = settings_of(token_sources={"corp": source}, token_store=store)
-    assert check_source(report, "corp", settings.token_sources["corp"], settings.token_store, foreign) is None
-    assert lines[1:] == ["FAIL  settings: token_store: its url, or ca_bundle beside it, cannot be used"]

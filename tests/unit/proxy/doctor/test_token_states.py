@@ -117,26 +117,3 @@ def test_one_source_without_a_token_among_others_counts(print_states: Callable[.
     other = {**_HTTP, "url": "http://127.0.0.1:1/other"}
     assert not print_states(Record(token=token(10), generation=7), corp=_HTTP, other=other, vendor=_STATIC)
     assert len(lines) == 3
-
-
-def test_secret_that_cannot_be_read_any_more_is_told(
-    settings_of: Callable[..., Settings], lines: list[str], tmp_path
-) -> None:
-    (tmp_path / "secret").write_text("s3cret-mark")
-    settings = settings_of(token_sources={"corp": {**_HTTP, "json": {"appSecret": {"file": "secret"}}}})
-    (tmp_path / "secret").unlink()
-    assert not print_token_states(settings, lines.append)
-    assert "no secret can be read from this file" in lines[0]
-
-
-@pytest.mark.parametrize(
-    "url",
-    ["redis://:s3cret-mark/x@127.0.0.1/0", "redis://:x@127.0.0.1:s3cret-mark/0"],
-    ids=["slash-in-the-password", "port"],
-)
-def test_url_of_a_redis_that_its_client_refuses_is_told_without_it(
-    settings_of: Callable[..., Settings], lines: list[str], url: str
-) -> None:
-    settings = settings_of(token_sources={"corp": _HTTP}, token_store={"type": "redis", "url": url})
-    assert not print_token_states(settings, lines.append)
-    assert lines == ["corp (http_json): token_store: its url, or ca_bundle beside it, cannot be used"]

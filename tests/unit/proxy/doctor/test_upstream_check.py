@@ -1,6 +1,5 @@
 import json
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -192,15 +191,3 @@ def test_name_of_a_model_that_looks_like_a_secret_is_not_shown(check: Check, lin
     listed = {"data": [{"id": "s3cret-mark-token"}]}
     check(plain(listed), plain(_CHAT), plain(_STREAM))
     assert lines[5].endswith("model with an odd name")
-
-
-def test_secret_of_a_header_that_has_gone_is_told(
-    report: Report, settings_of: Callable[..., Settings], foreign: ForeignText, server: ScriptedUpstream, tmp_path: Path
-) -> None:
-    (tmp_path / "secret").write_text("s3cret-mark")
-    upstream = {"name": "llm", "base_url": server.url, "headers": {"X-App-Key": {"file": "secret"}}}
-    [section] = settings_of(upstreams=[upstream]).upstreams
-    (tmp_path / "secret").unlink()
-    check_upstream(report, section, None, foreign)
-    assert not report.is_good
-    assert server.requests == []
