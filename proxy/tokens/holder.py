@@ -9,8 +9,7 @@ token is got in `sources`.
 import math
 import random
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 
@@ -63,7 +62,7 @@ class TokenHolder:
         self._woken = False  # it shall look again before it sleeps
         self._refused = ""  # the token that an upstream refused last
         self._forced = False  # a replacement for it is wanted
-        self._attempts = 0  # turns under the store's lock that have ended, with a token or without
+        self._turns = 0  # under the store's lock that have ended, with a token or without
         self._waiting = 0
         self._lost_lock_at: float | None = None
 
@@ -91,16 +90,16 @@ class TokenHolder:
         token = self._other_than(refused)
         if token is not None:
             return token
-        self.start()
         deadline = self._clock() + schedule.WAIT_DEADLINE_S
-        with self._changed, self._place() as free:
-            self._refused = refused.value
-            seen = self._attempts
-            while free and (token := self._other_than(refused)) is None:
+        self.start()
+        with self._changed:
+            seen = self._turns
+            # No limit on those who wait here: they hold a place among the worker's requests already.
+            while (token := self._other_than(refused)) is None:
                 left_s = deadline - self._clock()
-                if left_s <= 0 or self._closed or self._attempts != seen or self._is_denied():
+                if left_s <= 0 or self._closed or self._turns != seen or self._is_denied():
                     break
-                self._forced = True
+                self._refused, self._forced = refused.value, True
                 self._wake()
                 self._changed.wait(left_s)
             return token
@@ -134,41 +133,54 @@ class TokenHolder:
 
     def renew_if_due(self) -> float:
         """Fetch where a fetch is due or wanted; returns the seconds until the next one is. Runs in the thread only."""
-        self._look()
+        self._see(self._store.load())
         due_in_s = self._due_in_s(self._record)
         with self._changed:
             self._polling = False
             if due_in_s > 0 and not self._forced and not self._source.has_changed():
                 return due_in_s
             self._busy = True
-        won = False
         try:
-            with self._store.try_lock() as won:
-                if not won and not self._is_lock_stuck():
-                    self._polling = True
-                    return LOST_LOCK_PAUSE_S
-                self._lost_lock_at = None
-                self._look()  # again: who had the lock before may have fetched
-                record = self._aligned(self._record)
-                moved = self._moved(record)
-                if moved is not record:
-                    self._store.save(moved)
-                    self._see(self._store.load())  # after the save: what this process sends, others must find
+            return self._take_turn()
         finally:
-            self._end_turn(won)
-        return self._due_in_s(self._record)
+            with self._changed:
+                self._busy = False
+                self._changed.notify_all()
 
-    def _look(self) -> None:
-        self._see(self._store.load())
+    def _take_turn(self) -> float:
+        """Fetch under the store's lock, unless whoever had it before has done so; a lost lock is no turn."""
+        with self._store.try_lock() as won:
+            if not won and not self._is_lock_stuck():
+                self._polling = True
+                return LOST_LOCK_PAUSE_S
+            self._lost_lock_at = None
+            self._see(self._store.load())
+            record = self._aligned(self._record)
+            moved = self._moved(record)
+            if moved is not record:
+                self._store.save(moved)
+                moved = self._store.load()  # after the save: what this process sends, others must find
+            self._see(moved, ends_turn=True)
+            return self._due_in_s(moved)
 
-    def _see(self, record: Record) -> None:
-        """Note the record, take its token unless ours was fetched later, and tell all who wait."""
+    def _see(self, record: Record, *, ends_turn: bool = False) -> None:
+        """Note the record, take its token unless ours is newer, and tell all who wait.
+
+        `ends_turn`: at the same instant, so that who is refused the new token from now on begins a turn of its own.
+        """
         with self._changed:
             self._record, self._looked_at = record, self._clock()
             theirs, ours = record.token, self._token
-            if theirs is not None and (ours is None or theirs.fetched_at >= ours.fetched_at):
+            if theirs is not None and (ours is None or self._is_outdone(ours, theirs)):
                 self._token = theirs
+            if ends_turn:
+                self._busy = self._forced = False
+                self._turns += 1
             self._changed.notify_all()
+
+    def _is_outdone(self, ours: Token, theirs: Token) -> bool:
+        """Whether the record's token is to be sent in the place of ours: it is newer, or ours is good for nothing."""
+        return ours.value == self._refused or self._clock() >= ours.usable_until or not ours.is_newer_than(theirs)
 
     def _due_in_s(self, record: Record) -> float:
         now = self._clock()
@@ -190,13 +202,13 @@ class TokenHolder:
         return self._renewal.run(record, is_refused=is_refused) if allowed else record
 
     def _is_lock_stuck(self) -> bool:
-        """Whether whoever has the lock has kept it for 7 s while this process has no token to send."""
-        if self.usable_token() is not None:
+        """Whether whoever has the lock has kept it too long while this process has no token to send."""
+        if self.usable_token() is not None and not self._forced:
             self._lost_lock_at = None
             return False
         if self._lost_lock_at is None:
             self._lost_lock_at = self._clock()
-        return self._clock() - self._lost_lock_at >= STUCK_LOCK_S
+        return self._clock() - self._lost_lock_at >= max(STUCK_LOCK_S, self._source.takes_most_s + LOST_LOCK_PAUSE_S)
 
     def _aligned(self, record: Record) -> Record:
         """The record, its generations going on from ours where the store has lost what it knew."""
@@ -208,41 +220,24 @@ class TokenHolder:
     def _is_refused(self, record: Record) -> bool:
         return record.token is not None and record.token.value == self._refused
 
-    def _end_turn(self, won: bool) -> None:
-        """Tell all who wait how the turn went; a lost lock is no turn, they wait on."""
-        with self._changed:
-            self._busy = False
-            if won:
-                self._forced = False
-                self._attempts += 1
-            self._changed.notify_all()
-
     def _await_token(self) -> Token:
-        self.start()
         deadline = self._clock() + schedule.WAIT_DEADLINE_S
-        with self._changed, self._place() as free:
-            if not free:
+        self.start()
+        with self._changed:
+            if self._waiting >= WAITERS_MOST:
                 raise TokenUnavailable(retry_after_s=1.0, cause=f"{WAITERS_MOST} requests wait for a token already")
-            seen = self._attempts
-            while (token := self.usable_token()) is None:
-                left_s = deadline - self._clock()
-                if left_s <= 0 or self._closed or self._attempts != seen or self._is_cooling_down():
-                    raise self._unavailable()
-                self._wake()
-                self._changed.wait(left_s)
-            return token
-
-    @contextmanager
-    def _place(self) -> Iterator[bool]:
-        """A place among those who may wait; False where all are taken."""
-        if self._waiting >= WAITERS_MOST:
-            yield False
-            return
-        self._waiting += 1
-        try:
-            yield True
-        finally:
-            self._waiting -= 1
+            seen = self._turns
+            self._waiting += 1
+            try:
+                while (token := self.usable_token()) is None:
+                    left_s = deadline - self._clock()
+                    if left_s <= 0 or self._closed or self._turns != seen or self._is_cooling_down():
+                        raise self._unavailable()
+                    self._wake()
+                    self._changed.wait(left_s)
+                return token
+            finally:
+                self._waiting -= 1
 
     def _is_cooling_down(self) -> bool:
         return self._is_up_to_date() and self._record.cooling_down(self._clock())
@@ -273,6 +268,7 @@ class TokenHolder:
                 # The thread is the only one that fetches: whatever a store throws must not end it.
                 logger.error("token source {}: unexpected {}", self.name, type(error).__name__)
                 pause_s = schedule.RETRY_CAP_S
+                self._polling = True  # who waits must not wake it at once, to fail again
             with self._changed:
                 if not self._closed and not self._woken and pause_s > 0:
                     self._changed.wait(min(pause_s, LOOK_EVERY_S, self._source.watch_s))

@@ -56,6 +56,10 @@ class Token:
             return "expired"
         return "fresh" if now < self.renew_at else "stale"
 
+    def is_newer_than(self, other: "Token") -> bool:
+        """By generation, which a store hands on; those who were apart may give the same one to different tokens."""
+        return (self.generation, self.fetched_at) > (other.generation, other.fetched_at)
+
     def shifted(self, seconds: float) -> "Token":
         """The same token on a clock that shows so many seconds more."""
         return Token(

@@ -36,6 +36,9 @@ class Source(Protocol):
     watch_s: float = math.inf
     """How often `has_changed` is asked, in seconds; inf: never, as only a fetch can tell."""
 
+    takes_most_s: float = 5.0
+    """How long a fetch may take; who waits for another's fetch gives it up as stuck only after that."""
+
     def fetch(self) -> Grant:
         """Get a new token (blocking: at most 5 s over the network, 10 s from a program). Raises TokenFetchError."""
 

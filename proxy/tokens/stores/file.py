@@ -17,10 +17,11 @@ from loguru import logger
 
 from proxy.tokens.record import Record
 from proxy.tokens.stores.memory import MemoryStore
-from proxy.tokens.stores.record_json import RECORD_MOST_BYTES, UnreadableRecord, dump_record, load_record
+from proxy.tokens.stores.record_json import RECORD_MOST_BYTES, UnreadableRecord, check_clock, dump_record, load_record
 from proxy.tokens.token import boot_clock
 
 LOOK_EVERY_S = 0.25
+ALONE_S = 5.0
 
 
 class StoreError(Exception):
@@ -39,7 +40,9 @@ class FileStore:
         self._seen: tuple[int, ...] = ()  # what tells this version of the file from another
         self._looked_at = float("-inf")
         self._complained = ""
-        self._alone: MemoryStore | None = None  # the file could not be written: from then on this process is alone
+        self._alone: MemoryStore | None = None  # the file could not be used: for a while this process is alone
+        self._alone_until = float("-inf")
+        self._told_alone = False
 
     @property
     def is_shared(self) -> bool:
@@ -47,9 +50,11 @@ class FileStore:
 
     def load(self) -> Record:
         """The record as of at most 250 ms ago; read only where the file has changed since."""
+        now = self._clock()
+        if self._alone is not None and now >= self._alone_until:
+            self._alone, self._seen, self._looked_at = None, (), float("-inf")
         if self._alone is not None:
             return self._alone.load()
-        now = self._clock()
         if now - self._looked_at >= LOOK_EVERY_S:
             self._looked_at = now
             self._read(now)
@@ -73,6 +78,7 @@ class FileStore:
         try:
             with os.fdopen(descriptor, "w", encoding="utf-8") as file:
                 file.write(dump_record(record))
+                file.flush()  # before its length is noted
                 seen = _version(os.fstat(file.fileno()))
             os.replace(name, self._path)
         except BaseException:
@@ -80,6 +86,7 @@ class FileStore:
                 os.unlink(name)
             raise
         self._record, self._seen = record, seen
+        self._told_alone = False
 
     @contextmanager
     def try_lock(self) -> Iterator[bool]:
@@ -108,10 +115,10 @@ class FileStore:
         try:
             descriptor = os.open(self._path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
         except FileNotFoundError:
-            self._forget()
+            self._record, self._seen = Record(), ()
             return
-        except OSError as error:
-            self._refuse(error.strerror or "not readable")
+        except OSError as error:  # a link, or all descriptors are in use: what was read before still counts
+            self._complain(error.strerror or "not readable")
             return
         with os.fdopen(descriptor, "rb") as file:
             status = os.fstat(file.fileno())
@@ -120,22 +127,19 @@ class FileStore:
             self._seen = _version(status)
             try:
                 _check_ours(status)
-                record = load_record(file.read(RECORD_MOST_BYTES + 1))
-                if record.token is not None and record.token.fetched_at > now + 1:
-                    raise UnreadableRecord("a record of another clock")
-                self._record = record
+                self._record = check_clock(load_record(file.read(RECORD_MOST_BYTES + 1)), now)
             except UnreadableRecord as error:
-                self._refuse(str(error))
+                self._record = Record()
+                self._complain(str(error))
 
     def _go_alone(self, error: OSError) -> MemoryStore:
-        logger.error("token store: {}: {}; this worker goes on by itself", self._path.parent, error.strerror)
+        self._alone_until = self._clock() + ALONE_S
+        if not self._told_alone:
+            self._told_alone = True
+            logger.error("token store: {}: {}; this worker goes on by itself", self._path.parent, error.strerror)
         return MemoryStore(self._record)
 
-    def _forget(self) -> None:
-        self._record, self._seen = Record(), ()
-
-    def _refuse(self, reason: str) -> None:
-        self._record = Record()
+    def _complain(self, reason: str) -> None:
         if reason != self._complained:
             self._complained = reason
             logger.error("token store: {} is left aside: {}", self._path, reason)

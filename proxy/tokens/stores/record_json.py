@@ -11,6 +11,7 @@ from proxy.tokens.token import Token
 
 FORMAT = 1
 RECORD_MOST_BYTES = 64 * 1024
+PAUSE_MOST_S = 301.0  # the longest of any rule, and a second
 _PLAIN = (
     "retry_at",
     "breaker_until",
@@ -57,8 +58,17 @@ def load_record(text: str | bytes) -> Record:
             breaker_until=_number(members["breaker_until"]),
             breaker_s=_number(members["breaker_s"]),
         )
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError, TokenFetchError):
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError, OverflowError, TokenFetchError):
         raise UnreadableRecord("no record") from None
+
+
+def check_clock(record: Record, now: float) -> Record:
+    """The record itself. Raises UnreadableRecord: it is of another clock, as no rule puts an instant so far ahead."""
+    token = record.token
+    pauses_end = now + PAUSE_MOST_S if token is None else max(now + PAUSE_MOST_S, token.expires_at)
+    if (token is not None and token.fetched_at > now + 1) or max(record.retry_at, record.breaker_until) > pauses_end:
+        raise UnreadableRecord("a record of another clock")
+    return record
 
 
 def _load_token(members: dict[str, Any]) -> Token:
@@ -82,6 +92,6 @@ def _number(value: object) -> float:
 
 
 def _count(value: object) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**53:
         raise UnreadableRecord("no count")
     return value

@@ -21,10 +21,18 @@ from redis.retry import Retry
 from proxy.tokens import schedule
 from proxy.tokens.record import Record
 from proxy.tokens.stores.base import Store
-from proxy.tokens.stores.record_json import FORMAT, RECORD_MOST_BYTES, UnreadableRecord, dump_record, load_record
+from proxy.tokens.stores.record_json import (
+    FORMAT,
+    RECORD_MOST_BYTES,
+    UnreadableRecord,
+    check_clock,
+    dump_record,
+    load_record,
+)
 from proxy.tokens.token import boot_clock
 
 TIMEOUT_S = 0.5
+SLOW_S = 0.25  # a fetch takes some seven calls, and requests may be waiting for it
 AWAY_S = 5.0
 LOCK_S = 15.0  # outlives every fetch; a host that died with the lock holds the others up for no longer
 KEEP_LEAST_S = 300.0
@@ -75,7 +83,7 @@ class RedisStore:
         theirs = self._ask(self._read) if self._may_ask() else None
         if theirs is None or _is_same(ours, theirs):
             return ours
-        if _is_ahead(ours, theirs):
+        if _is_ahead(ours, theirs, self._clock()):
             self._ask(lambda: self._write(ours))
             return ours
         self._local.save(theirs)
@@ -109,7 +117,10 @@ class RedisStore:
             pipeline.pttl(self._key)
             value, left_ms = pipeline.execute()
         try:
-            return load_record(value.partition(b"\n")[2]).shifted(before + left_ms / 1000) if value else Record()
+            if not value:
+                return Record()
+            record = load_record(value.partition(b"\n")[2]).shifted(before + left_ms / 1000)
+            return check_clock(record, self._clock())
         except UnreadableRecord as error:
             if str(error) != self._complained:
                 self._complained = str(error)
@@ -117,31 +128,37 @@ class RedisStore:
             self._client.delete(self._key)  # a large generation in it would keep every good record out
             return Record()
 
-    def _write(self, record: Record) -> bool:
+    def _write(self, record: Record) -> None:
         seconds, microseconds = self._client.time()
         now = self._clock()  # after the answer: the end on Redis's clock is then no later than on ours
         keep_s = _keep_s(record, now)
         end_ms = seconds * 1000 + microseconds // 1000 + int(keep_s * 1000)
         text = dump_record(record.shifted(-(now + keep_s)))
-        return bool(self._save_script(keys=[self._key], args=[record.generation, text, end_ms]))
+        self._save_script(keys=[self._key], args=[record.generation, text, end_ms])
 
     def _may_ask(self) -> bool:
         return self._clock() >= self._away_until
 
     def _ask(self, call: Callable[[], T]) -> T | None:
         """What the call returns, or None where Redis does not answer; from then on it is away for a while."""
+        before = self._clock()
         try:
             answer = call()
-        except (redis.RedisError, OSError) as error:
-            self._away_until = self._clock() + AWAY_S
-            if not self._is_away:
-                logger.error("token store: Redis is away ({}); this host goes on by itself", type(error).__name__)
-            self._is_away = True
+        except Exception as error:  # whatever it is that answers there: no request fails for Redis
+            self._leave_alone(type(error).__name__)
             return None
-        if self._is_away:
+        if self._clock() - before > SLOW_S:
+            self._leave_alone("slow")
+        elif self._is_away:
             logger.info("token store: Redis is back")
-        self._is_away = False
+            self._is_away = False
         return answer
+
+    def _leave_alone(self, reason: str) -> None:
+        self._away_until = self._clock() + AWAY_S
+        if not self._is_away:
+            logger.error("token store: Redis is away ({}); this host goes on by itself", reason)
+        self._is_away = True
 
 
 def _release(lock: Any) -> None:
@@ -151,7 +168,8 @@ def _release(lock: Any) -> None:
 
 def _is_same(ours: Record, theirs: Record) -> bool:
     """Whether both tell the same; their instants may differ by what the way to Redis and back took."""
-    return _outline(ours) == _outline(theirs)
+    apart_s = 0.0 if ours.retry_at == theirs.retry_at else abs(ours.retry_at - theirs.retry_at)  # both may be -inf
+    return _outline(ours) == _outline(theirs) and apart_s < 2 * TIMEOUT_S
 
 
 def _outline(record: Record) -> tuple[object, ...]:
@@ -159,15 +177,15 @@ def _outline(record: Record) -> tuple[object, ...]:
     return (value, record.generation, record.failures, record.refusals, len(record.forced_at), record.breaker_s)
 
 
-def _is_ahead(ours: Record, theirs: Record) -> bool:
-    """Whether ours knows what Redis does not: it lost all, or a token was fetched here while it was away."""
+def _is_ahead(ours: Record, theirs: Record, now: float) -> bool:
+    """Whether ours knows what Redis does not: it lost all, refused a write, or was away while a token was fetched."""
     if theirs == Record():
         return True
-    if ours.token is None or theirs.token is None:
-        return ours.token is not None
-    if ours.token.value == theirs.token.value:
-        return False
-    return (ours.generation, ours.token.fetched_at) > (theirs.generation, theirs.token.fetched_at)
+    if (ours.usable_token(now) is None) != (theirs.usable_token(now) is None):
+        return theirs.usable_token(now) is None
+    if ours.token is None or theirs.token is None or ours.token.value == theirs.token.value:
+        return ours.retry_at > theirs.retry_at  # each fetch, good or failed, puts the next one off further
+    return ours.token.is_newer_than(theirs.token)
 
 
 def _keep_s(record: Record, now: float) -> float:

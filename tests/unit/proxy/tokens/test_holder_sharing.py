@@ -1,6 +1,10 @@
 """Holders that share by their store: issuers that let one token live, stores that are alone, watched sources."""
 
 import math
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 
 import pytest
@@ -10,6 +14,7 @@ from proxy.tokens.holder import TokenHolder
 from proxy.tokens.record import Record
 from proxy.tokens.sources.base import Grant, TokenFetchError
 from proxy.tokens.stores.memory import MemoryStore
+from proxy.tokens.token import Token
 from tests.support.clock import Clock
 from tests.support.token_source import FakeSource
 
@@ -156,17 +161,16 @@ def test_thread_looks_at_a_watched_source_by_itself(make_holder) -> None:
     assert holder.token().value in ("first", "second")
 
 
-def test_no_more_than_the_limit_wait_for_a_replacement(make_holder, callers, await_waiting, monkeypatch) -> None:
+def test_more_than_the_limit_may_wait_for_a_replacement(make_holder, callers, await_waiting, monkeypatch) -> None:
     monkeypatch.setattr(holder_module, "WAITERS_MOST", 3)
     source = FakeSource()
     holder = make_holder(source)
     refused = holder.token()
     source.await_fetch()
     source.hold()
-    waiting = callers(3, lambda: holder.replacement(refused))
+    waiting = callers(20, lambda: holder.replacement(refused))
     source.await_fetch()
-    await_waiting(holder, 3)
-    assert holder.replacement(refused) is None
+    await_waiting(holder, 20)
     source.let_go()
     assert {token.value for token in waiting.outcomes()} == {"token-2"}
 
@@ -177,3 +181,106 @@ def test_new_holder_knows_the_token_of_its_store_once_it_has_started(make_holder
     holder = make_holder(FakeSource(), store)
     holder.start()
     assert holder.usable_token() is not None
+
+
+@pytest.mark.parametrize("state", ["refused", "run-out"])
+def test_token_that_is_good_for_nothing_gives_way_to_an_older_one_of_the_store(
+    make_holder, clock: Clock, state: str
+) -> None:
+    store = _Store()
+    holder = make_holder(FakeSource(Grant("ours", 300.0), TokenFetchError("no answer")), store)
+    ours = holder.token()
+    older = Token("older", fetched_at=clock.now - 1, lifetime_s=3_600.0, generation=1)
+    store.save(replace(store.load(), token=older))
+    if state == "run-out":
+        clock.move(298)
+        assert holder.token().value == "older"
+    else:
+        clock.move(1)
+        assert holder.replacement(ours).value == "older"
+
+
+@pytest.mark.parametrize(("generation", "sent"), [(1, "ours"), (2, "theirs")])
+def test_usable_token_gives_way_to_a_larger_generation_alone(
+    clock: Clock, make_holder, generation: int, sent: str
+) -> None:
+    store = _Store()
+    holder = make_holder(FakeSource(Grant("ours", 300.0)), store)
+    holder.renew_if_due()
+    theirs = Token("theirs", fetched_at=clock.now - 1, lifetime_s=3_600.0, generation=generation)
+    store.save(replace(store.load(), token=theirs))
+    holder.renew_if_due()
+    assert holder.token().value == sent
+
+
+class _StuckStore(_Store):
+    """A store whose lock somebody keeps for ever."""
+
+    @contextmanager
+    def try_lock(self) -> Iterator[bool]:
+        yield False
+
+
+class _SlowSource(FakeSource):
+    takes_most_s = 20.0
+
+
+@pytest.mark.parametrize(
+    ("source", "kept_s", "fetches"),
+    [
+        pytest.param(FakeSource(), 6.999, 0, id="just-before-7-s"),
+        pytest.param(FakeSource(), 7.0, 1, id="at-7-s"),
+        pytest.param(_SlowSource(), 20.0, 0, id="a-fetch-may-take-so-long"),
+        pytest.param(_SlowSource(), 20.25, 1, id="and-no-longer"),
+    ],
+)
+def test_lock_is_stuck_once_no_fetch_can_take_so_long(
+    make_holder, clock: Clock, source: FakeSource, kept_s: float, fetches: int
+) -> None:
+    holder = make_holder(source, _StuckStore())
+    assert holder.renew_if_due() == 0.25
+    clock.move(kept_s)
+    holder.renew_if_due()
+    assert source.fetches == fetches
+
+
+def test_stuck_lock_does_not_keep_a_refused_token_in_use(make_holder, callers, await_waiting, clock: Clock) -> None:
+    source, store = FakeSource(), _StuckStore()
+    store.save(Record(Token("old", fetched_at=clock.now, lifetime_s=3_600.0, generation=1), 1))
+    holder = make_holder(source, store)
+    waiting = callers(1, lambda: holder.replacement(holder.token()))
+    await_waiting(holder, 2)
+    clock.move(7)
+    holder.renew_if_due()
+    waiting.outcomes()
+    assert holder.token().value == "token-1"
+
+
+def test_token_refused_as_soon_as_it_is_seen_gets_a_turn_of_its_own(make_holder, clock: Clock) -> None:
+    refusals: list[Token | None] = []
+
+    class Slow(_Store):
+        """Whose lock is given back long after the token was seen."""
+
+        @contextmanager
+        def try_lock(self) -> Iterator[bool]:
+            with super().try_lock() as won:
+                yield won
+            if not refusals:
+                seen = holder.usable_token()
+                assert seen is not None
+                asking = threading.Thread(target=lambda: refusals.append(holder.replacement(seen)))
+                refusals.append(None)
+                asking.start()
+                threads.append(asking)
+
+    threads: list[threading.Thread] = []
+    holder = make_holder(FakeSource(), Slow())
+    holder.token()
+    for _ in range(1000):
+        if threads:
+            break
+        time.sleep(0.001)
+    threads[0].join(10)
+    assert refusals[1] is not None
+    assert refusals[1].value == "token-2"

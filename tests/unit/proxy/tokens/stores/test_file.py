@@ -1,17 +1,20 @@
 """The file store: shared by all who open the same name, private to the user, and never a reason to fail."""
 
+import errno
 import os
 import stat
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
 from proxy.tokens.holder import TokenHolder
 from proxy.tokens.record import Record
 from proxy.tokens.sources.base import Grant, TokenFetchError
-from proxy.tokens.stores.file import FileStore, StoreError, open_folder
+from proxy.tokens.stores.file import ALONE_S, FileStore, StoreError, open_folder
 from proxy.tokens.stores.record_json import dump_record
 from proxy.tokens.token import Token
 from tests.support.clock import Clock
@@ -267,3 +270,37 @@ def test_the_text_in_the_file_is_the_record(make_store: Callable[[], FileStore],
     kept = record(clock)
     save(make_store(), kept)
     assert (folder / "name.json").read_text() == dump_record(kept)
+
+
+def test_worker_that_could_not_use_the_file_shares_again_after_a_while(
+    make_store: Callable[[], FileStore], clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, other = make_store(), make_store()
+    save(store, record(clock))
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "replace", _no_descriptors)
+        save(store, replace(record(clock), failures=3))
+    assert (store.is_shared, store.load().failures, other.load().failures) == (False, 3, 0)
+    clock.move(ALONE_S)
+    assert (store.load().failures, store.is_shared) == (0, True)
+
+
+def test_file_that_cannot_be_opened_for_a_moment_is_not_forgotten(
+    make_store: Callable[[], FileStore], clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = make_store()
+    save(store, record(clock))
+    clock.move(1)
+    monkeypatch.setattr(os, "open", _no_descriptors)
+    assert store.load().token is not None
+
+
+def test_instant_that_no_rule_could_have_set_is_of_another_clock(
+    make_store: Callable[[], FileStore], folder: Path, clock: Clock
+) -> None:
+    save(make_store(), replace(Record(), failures=1, retry_at=clock.now + 1e6))
+    assert make_store().load() == Record()
+
+
+def _no_descriptors(*_: object, **__: object) -> NoReturn:
+    raise OSError(errno.EMFILE, "Too many open files")

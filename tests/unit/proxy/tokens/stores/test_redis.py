@@ -4,6 +4,7 @@ import json
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import redis
@@ -275,3 +276,79 @@ def test_token_that_the_key_outlives_is_not_used_again(make_host) -> None:
     ours.local.save(Record(Token("old", fetched_at=600.0, lifetime_s=300.0, generation=1), 1))
     ours.store.load()
     assert theirs.store.load().usable_token(theirs.clock.now) is None
+
+
+def test_back_off_outlives_a_redis_that_takes_no_writes(make_host, monkeypatch) -> None:
+    host = make_host()
+    host.save(host.granted("token-1"))
+    monkeypatch.setattr(host.store, "_write", lambda record: None)
+    host.clock.move(150)
+    failed = after_failure(host.store.load(), TokenFetchError("no answer"), now=host.clock.now, jitter=1.0)
+    host.save(failed)
+    assert host.store.load().failures == 1
+
+
+def test_pause_after_the_same_token_again_is_shared(make_host) -> None:
+    ours, theirs = make_host(), make_host()
+    ours.save(ours.granted("token-1"))
+    assert theirs.value() == "token-1"
+    ours.save(replace(ours.store.load(), retry_at=ours.clock.now + 40))
+    assert theirs.store.load().retry_at == pytest.approx(theirs.clock.now + 40, abs=WAY_S)
+
+
+def test_token_that_has_run_out_is_never_ahead(make_host) -> None:
+    old, new = make_host(), make_host()
+    old.local.save(Record(Token("old", fetched_at=600.0, lifetime_s=300.0, generation=9), 9))
+    new.save(new.granted("new", generation=3))
+    assert (old.value(), make_host().value()) == ("new", "new")
+
+
+@pytest.mark.parametrize(
+    "members",
+    [{"retry_at": 1e7}, {"retry_at": math.inf}, {"breaker_until": 1e7}, {"retry_at": 10**400}, {"generation": 2**53}],
+    ids=lambda members: next(iter(members)),
+)
+def test_record_that_no_rule_could_have_made_is_thrown_away(make_host, server: RedisServer, members) -> None:
+    host = make_host()
+    host.save(host.granted("token-1"))
+    generation, _, text = server.client.get(KEY).partition(b"\n")
+    server.client.set(KEY, generation + b"\n" + json.dumps(json.loads(text) | members).encode(), px=60_000)
+    assert make_host().store.load() == Record()
+
+
+@pytest.mark.parametrize("error", [TypeError("s3cret"), ValueError("s3cret"), OverflowError("s3cret")])
+def test_whatever_a_client_of_redis_throws_is_redis_being_away(make_host, logs, monkeypatch, error: Exception) -> None:
+    host = make_host()
+
+    def throw() -> Record:
+        raise error
+
+    monkeypatch.setattr(host.store, "_read", throw)
+    host.save(host.granted("token-1"))
+    assert host.value() == "token-1"
+    assert not host.store.is_shared
+
+
+def test_slow_redis_is_left_alone_for_a_while(make_host, monkeypatch) -> None:
+    host = make_host()
+    calls = []
+
+    def dawdle() -> Record:
+        calls.append(host.clock.now)
+        host.clock.move(0.3)
+        return Record()
+
+    monkeypatch.setattr(host.store, "_read", dawdle)
+    host.store.load()
+    host.store.load()
+    assert len(calls) == 1
+    host.clock.move(AWAY_S)
+    host.store.load()
+    assert len(calls) == 2
+
+
+@pytest.mark.parametrize("ca_bundle", [None, "ca.pem"])
+def test_ca_bundle_is_for_tls_alone(ca_bundle: str | None) -> None:
+    client = connect("redis://127.0.0.1:1/0", None if ca_bundle is None else Path(ca_bundle))
+    assert "ssl_ca_certs" not in client.connection_pool.connection_kwargs
+    client.close()
