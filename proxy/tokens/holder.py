@@ -169,6 +169,8 @@ class TokenHolder:
         `ends_turn`: at the same instant, so that who is refused the new token from now on begins a turn of its own.
         """
         with self._changed:
+            if record is not self._record:
+                self._lost_lock_at = None  # who had the lock has ended a turn: if it is lost again, to another one
             self._record, self._looked_at = record, self._clock()
             theirs, ours = record.token, self._token
             if theirs is not None and (ours is None or self._is_outdone(ours, theirs)):

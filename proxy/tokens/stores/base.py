@@ -14,7 +14,7 @@ class Store(Protocol):
         """Whether what is saved now reaches all who share the source, and not this process or host alone."""
 
     def load(self) -> Record:
-        """The newest record; an empty one where nothing was saved yet."""
+        """The newest record, an empty one where nothing was saved yet; the same object until another was saved."""
 
     def save(self, record: Record) -> None:
         """Put a record in the place of the one before. Called under the lock only."""

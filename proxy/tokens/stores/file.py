@@ -115,7 +115,9 @@ class FileStore:
         try:
             descriptor = os.open(self._path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
         except FileNotFoundError:
-            self._record, self._seen = Record(), ()
+            if self._record != Record():
+                self._record = Record()
+            self._seen = ()
             return
         except OSError as error:  # a link, or all descriptors are in use: what was read before still counts
             self._complain(error.strerror or "not readable")

@@ -11,7 +11,7 @@ import pytest
 
 from proxy.tokens import holder as holder_module
 from proxy.tokens.holder import TokenHolder
-from proxy.tokens.record import Record
+from proxy.tokens.record import Record, after_failure
 from proxy.tokens.sources.base import Grant, TokenFetchError
 from proxy.tokens.stores.memory import MemoryStore
 from proxy.tokens.token import Token
@@ -242,6 +242,17 @@ def test_lock_is_stuck_once_no_fetch_can_take_so_long(
     clock.move(kept_s)
     holder.renew_if_due()
     assert source.fetches == fetches
+
+
+def test_lock_that_others_keep_in_turn_is_not_stuck(make_holder, clock: Clock) -> None:
+    source, store = FakeSource(), _StuckStore()
+    holder = make_holder(source, store)
+    for _ in range(10):
+        assert holder.renew_if_due() == 0.25
+        clock.move(6)
+        store.save(after_failure(store.load(), TokenFetchError("no answer"), now=clock.now, jitter=0.0))
+        clock.move(holder.renew_if_due())
+    assert source.fetches == 0
 
 
 def test_stuck_lock_does_not_keep_a_refused_token_in_use(make_holder, callers, await_waiting, clock: Clock) -> None:
