@@ -61,12 +61,7 @@ class _SourceCheck:
     def fetched(self) -> Token | None:
         """A new token, and the lines about how it was got and where it went; None where none was."""
         attempt = Attempt()
-        try:
-            source = build_source(self._section, attempt.observe)
-        except OSError as error:
-            cause = error.strerror or type(error).__name__
-            self._report.fail("settings", f"ca_bundle or client_cert cannot be used: {cause}")
-            return None
+        source = build_source(self._section, attempt.observe)
         may_go_unpublished = not self._single_active
         try:
             fetched = fetch_and_publish(

@@ -1,8 +1,7 @@
 """The sources that speak OAuth 2 to a token endpoint."""
 
 from collections.abc import Callable
-from pathlib import Path
-from ssl import SSLContext
+from functools import lru_cache
 from typing import cast
 
 from config import SecretRef
@@ -18,7 +17,7 @@ from proxy.tokens.sources.endpoint import Observer, TokenEndpoint
 from proxy.tokens.sources.oauth_client import Form, OAuthClient
 from proxy.tokens.sources.reply import ReplyShape
 from proxy.tokens.sources.token_exchange import GivenToken, TokenExchangeSource
-from proxy.upstreams.tls import client_context
+from proxy.upstreams.tls import ClientTls
 
 _ACCESS_TOKEN = "urn:ietf:params:oauth:token-type:access_token"
 
@@ -43,9 +42,9 @@ def build_token_exchange(section: sections.TokenExchangeSource, observe: Observe
 
 
 def _client(section: sections.OAuthClient, shape: ReplyShape, observe: Observer | None) -> OAuthClient:
-    tls = client_context(section.ca_bundle, section.client_cert)
-    endpoint = TokenEndpoint(section.token_url, ssl_context=tls, observe=observe)
-    return OAuthClient(endpoint, _client_auth(section, tls), shape)
+    tls = ClientTls(section.ca_bundle, section.client_cert)
+    endpoint = TokenEndpoint(section.token_url, tls=tls.context, observe=observe)
+    return OAuthClient(endpoint, _client_auth(section), shape)
 
 
 def _fields(section: sections.OAuthClient, **more: str | None) -> Form:
@@ -54,7 +53,7 @@ def _fields(section: sections.OAuthClient, **more: str | None) -> Form:
     return {**{name: value for name, value in fields.items() if value}, **revealed(section.fields)}
 
 
-def _client_auth(section: sections.OAuthClient, tls: SSLContext) -> ClientAuth:
+def _client_auth(section: sections.OAuthClient) -> ClientAuth:
     """The casts hold, as crosscheck.py lets no section through that lacks what its method needs."""
     match section.auth_method:
         case "client_secret_basic":
@@ -64,20 +63,21 @@ def _client_auth(section: sections.OAuthClient, tls: SSLContext) -> ClientAuth:
         case "private_key_jwt":
             audience = section.assertion_audience or section.token_url
             return client_auth.private_key_jwt(section.client_id, _key_reader(section), audience)
-        case "tls_client_auth":
-            file = cast(Path, section.client_cert)
-            return client_auth.tls_client_auth(section.client_id, lambda: tls.load_cert_chain(file))
-        case "none":
-            return client_auth.public_client(section.client_id)
+        case "tls_client_auth" | "none":
+            return client_auth.client_id_alone(section.client_id)
 
 
 def _key_reader(section: sections.OAuthClient) -> Callable[[], SigningKey]:
     read = reader(cast(SecretRef, section.private_key))
 
+    @lru_cache(maxsize=1)  # a parse takes up to half a second of a whole gevent worker
+    def parse(text: str) -> SigningKey:
+        return parse_private_key(text, alg=section.signing_alg, kid=section.key_id)
+
     def read_key() -> SigningKey:
         try:
-            return parse_private_key(read(), alg=section.signing_alg, kid=section.key_id)
+            return parse(read())
         except Fault as fault:
-            raise TokenFetchError(f"private_key: {fault}", refused=True) from None
+            raise TokenFetchError(f"private_key: {fault}") from None
 
     return read_key

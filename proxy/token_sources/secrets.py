@@ -14,7 +14,7 @@ def reader(secret: SecretRef) -> Callable[[], str]:
         try:
             return secret.reveal()
         except ConfigError as error:
-            raise TokenFetchError(str(error), refused=True) from None
+            raise TokenFetchError(str(error)) from None
 
     return read
 

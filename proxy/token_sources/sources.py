@@ -3,6 +3,8 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import httpx
+
 from config import sources as sections
 from config.sources import TokenSource
 from proxy.token_sources.local import build_command, build_file, build_python
@@ -13,7 +15,7 @@ from proxy.tokens.sources.endpoint import Observer, TokenEndpoint
 from proxy.tokens.sources.http_json import HttpJsonSource
 from proxy.tokens.sources.reply import ReplyShape
 from proxy.tokens.sources.static import StaticSource
-from proxy.upstreams.tls import client_context
+from proxy.upstreams.tls import ClientTls
 
 
 def build_source(section: TokenSource, observe: Observer | None = None) -> Source:
@@ -34,8 +36,8 @@ def _http_json(section: sections.HttpJsonSource, observe: Observer | None) -> So
         expires_at=section.expires_at_pointer,
         default_lifetime_s=section.default_lifetime_s,
     )
-    tls = client_context(section.ca_bundle, section.client_cert)
-    endpoint = TokenEndpoint(section.url, method=section.method, ssl_context=tls, observe=observe)
+    tls = ClientTls(section.ca_bundle, section.client_cert)
+    endpoint = TokenEndpoint(section.url, method=section.method, tls=tls.context, observe=observe)
     return HttpJsonSource(endpoint, lambda: _request_parts(section), shape)
 
 
@@ -44,12 +46,13 @@ def _request_parts(section: sections.HttpJsonSource) -> dict[str, Any]:
     parts: dict[str, Any] = {}
     for name, value in (
         ("headers", section.headers),
-        ("params", section.query),
         ("json", section.json_body),
         ("data", section.form),
     ):
         if value:
             parts[name] = revealed(value)
+    if section.query:  # httpx's params stand in place of the URL's own
+        parts["params"] = httpx.URL(section.url).params.merge(revealed(section.query))
     return parts
 
 

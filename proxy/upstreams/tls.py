@@ -12,7 +12,7 @@ def client_context(ca_bundle: Path | None = None, client_cert: Path | None = Non
     context = ssl.create_default_context(cafile=None if ca_bundle is None else str(ca_bundle))
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     if client_cert is not None:
-        context.load_cert_chain(client_cert)
+        context.load_cert_chain(client_cert, password="")  # one with a passphrase would ask for it on the terminal
     return context
 
 

@@ -16,8 +16,6 @@ from urllib.parse import quote_plus
 from joserfc import jwt
 from joserfc.jwk import ECKey, RSAKey
 
-from proxy.tokens.sources.base import TokenFetchError
-
 # RFC 7523 §3: the server may refuse one that lives "unreasonably far" ahead. It is used at once, so a minute is for
 # clocks that differ.
 ASSERTION_LIFE_S = 60
@@ -82,21 +80,9 @@ def private_key_jwt(
     return prove
 
 
-def tls_client_auth(client_id: str, load_certificate: Callable[[], None]) -> ClientAuth:
-    """The certificate of the TLS connection, RFC 8705 §2.1; `load_certificate` puts the one of now into the context."""
-
-    def prove() -> Proof:
-        try:
-            load_certificate()
-        except OSError:  # ssl.SSLError is one too
-            raise TokenFetchError("client_cert: the file holds no certificate with its key", refused=True) from None
-        return Proof(form={"client_id": client_id})
-
-    return prove
-
-
-def public_client(client_id: str) -> ClientAuth:
-    """No proof (`none`): the server knows the client by other means, such as the token that is exchanged."""
+def client_id_alone(client_id: str) -> ClientAuth:
+    """For `tls_client_auth`, whose proof is the certificate of the connection (RFC 8705 §2.1), and for `none`: the
+    server then knows the client by other means, such as the token that is exchanged."""
     return lambda: Proof(form={"client_id": client_id})
 
 

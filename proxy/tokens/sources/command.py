@@ -7,7 +7,7 @@ from typing import Any
 import jiter
 
 from proxy.tokens.sources.base import Grant, Source, TokenFetchError
-from proxy.tokens.sources.program import Program
+from proxy.tokens.sources.program import RUN_DEADLINE_S, Program
 from proxy.tokens.sources.reply import ReplyShape, read_local_grant, read_text_grant
 
 # https://kubernetes.io/docs/reference/config-api/client-authentication.v1/
@@ -16,6 +16,8 @@ _EXEC_CREDENTIAL_VERSIONS = ("client.authentication.k8s.io/v1", "client.authenti
 
 class CommandSource(Source):
     """Runs a program that prints a token."""
+
+    takes_most_s = RUN_DEADLINE_S
 
     def __init__(
         self,

@@ -4,7 +4,7 @@ import socket
 import ssl
 import threading
 from collections.abc import Callable, Mapping
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
@@ -12,6 +12,7 @@ import httpx
 
 from proxy.tokens.schedule import FETCH_DEADLINE_S
 from proxy.tokens.sources.base import TokenFetchError
+from proxy.tokens.sources.deadline import TimedCalls
 from proxy.tokens.sources.oauth_error import PASSING_CODES, error_code
 from proxy.tokens.sources.retry_after import parse_retry_after
 
@@ -35,89 +36,110 @@ class TokenEndpoint:
     """An HTTP client for one token endpoint: no redirects, no environment, no connection kept between fetches."""
 
     def __init__(
-        self, url: str, *, method: str = "POST", ssl_context: ssl.SSLContext, observe: Observer | None = None
+        self, url: str, *, method: str = "POST", tls: Callable[[], ssl.SSLContext], observe: Observer | None = None
     ) -> None:
-        """`observe` is given each whole reply before it is judged, good or not: for whoever must say what is wrong."""
+        """`tls` makes the context for one fetch, so that files which were renewed count; it raises OSError where one
+        cannot be read. `observe` is given each whole reply before it is judged, good or not: for whoever must say what
+        is wrong."""
         self._url = url
         self._method = method
+        self._tls = tls
         self._observe = observe
-        # A connection kept for the 2 minutes between two fetches would mostly be a stale one.
-        self._client = httpx.Client(
-            verify=ssl_context,
-            trust_env=False,
-            follow_redirects=False,
-            timeout=httpx.Timeout(FETCH_DEADLINE_S, connect=CONNECT_TIMEOUT_S),
-            limits=httpx.Limits(max_keepalive_connections=0),
-            headers={"Accept": "application/json", "Accept-Encoding": "identity", "User-Agent": "llm-proxy"},
-        )
+        self._calls = TimedCalls("token endpoint")
+        self._closed = False
 
     def ask(self, **parts: Any) -> Reply:
         """Send one request; `parts` are httpx's own (json, data, params, headers, auth). Judges the status only.
 
         Raises TokenFetchError: no 2xx answer within 5 s, or one of more than 1 MiB.
         """
-        if self._client.is_closed:
+        if self._closed:
             raise TokenFetchError("token endpoint: closed")
-        deadline = _Deadline(FETCH_DEADLINE_S)
-        try:
-            reply = self._send(deadline, parts)
-        except (httpx.HTTPError, httpx.InvalidURL, UnicodeError, ValueError) as error:
-            reason = "no answer within the deadline" if deadline.passed else _reason(error)
-            broke = isinstance(error, httpx.NetworkError | httpx.RemoteProtocolError) and not deadline.passed
-            raise TokenFetchError(f"token endpoint: {reason}", connection=broke) from None
-        finally:
-            deadline.cancel()
-            self._client.cookies.clear()  # a session of the issuer's must not decide over the next fetch
-        if deadline.passed:  # a body without a length ends where the connection was broken off, and looks whole
-            raise TokenFetchError("token endpoint: no answer within the deadline")
+        connection = _Connection()
+        reply = self._calls.run(
+            lambda: self._request(parts, connection), FETCH_DEADLINE_S, break_off=connection.break_off
+        )
         if self._observe is not None:
             self._observe(reply)
         _check_status(reply)
         return reply
 
     def close(self) -> None:
-        self._client.close()
+        """Ask no more; a request in flight has its deadline."""
+        self._closed = True
 
-    def _send(self, deadline: "_Deadline", parts: Mapping[str, Any]) -> Reply:
-        body = bytearray()
-        extensions = {"trace": deadline.on_connection_event}
-        with self._client.stream(self._method, self._url, extensions=extensions, **parts) as response:
-            # Raw bytes: identity was asked for, and unpacking what came packed all the same could fill the memory.
-            for piece in response.iter_raw():
-                body += piece
-                if len(body) > REPLY_MOST_BYTES:
-                    raise TokenFetchError(f"token endpoint: reply of more than {REPLY_MOST_BYTES} bytes")
-            return Reply(response.status_code, response.headers, bytes(body))
+    def _request(self, parts: Mapping[str, Any], connection: "_Connection") -> Reply:
+        extensions = {"trace": connection.on_event}
+        try:
+            with (
+                closing(connection),
+                self._make_client() as client,
+                client.stream(self._method, self._url, extensions=extensions, **parts) as response,
+            ):
+                return _read(response)
+        except (httpx.HTTPError, httpx.InvalidURL, UnicodeError, ValueError) as error:
+            broke = isinstance(error, httpx.NetworkError | httpx.RemoteProtocolError)
+            raise TokenFetchError(f"token endpoint: {_reason(error)}", connection=broke) from None
+
+    def _make_client(self) -> httpx.Client:
+        """A client for one fetch: a connection kept for the 2 minutes until the next would mostly be a stale one."""
+        try:
+            context = self._tls()
+        except OSError as error:  # ssl.SSLError is one too
+            text = f"ca_bundle or client_cert cannot be read: {error.strerror or type(error).__name__}"
+            raise TokenFetchError(text) from None
+        return httpx.Client(
+            verify=context,
+            trust_env=False,
+            follow_redirects=False,
+            timeout=httpx.Timeout(FETCH_DEADLINE_S, connect=CONNECT_TIMEOUT_S),
+            headers={"Accept": "application/json", "Accept-Encoding": "identity", "User-Agent": "llm-proxy"},
+        )
 
 
-class _Deadline:
-    """Breaks the connection off when the time for the whole request is over; httpx has limits per read only."""
+class _Connection:
+    """The connection of one request, for whoever must break it off while another thread waits for its bytes."""
 
-    def __init__(self, seconds: float) -> None:
-        self.passed = False
-        self._socket: Any = None
-        self._timer = threading.Timer(seconds, self._pass)
-        self._timer.daemon = True
-        self._timer.start()
+    def __init__(self) -> None:
+        # Guards both: no break-off may be lost between them, nor hit whoever gets the number of a closed socket.
+        self._lock = threading.Lock()
+        self._socket: socket.socket | None = None
+        self._is_broken_off = False
 
-    def on_connection_event(self, name: str, info: Mapping[str, Any]) -> None:
-        """httpx's `trace` extension: remembers the socket, at first the plain one and then the one under TLS."""
-        if name in ("connection.connect_tcp.complete", "connection.start_tls.complete"):
-            self._socket = info["return_value"].get_extra_info("socket")
-            if self.passed:
-                self._break_off()
+    def on_event(self, name: str, info: Mapping[str, Any]) -> None:
+        """httpx's `trace` extension. Keeps a duplicate, as TLS takes the socket out of its object; a shutdown is the
+        connection's, whichever of the two it is made on."""
+        if name == "connection.connect_tcp.complete":
+            with self._lock:
+                self._socket = info["return_value"].get_extra_info("socket").dup()
+                self._shut_down_if_broken_off()
 
-    def cancel(self) -> None:
-        self._timer.cancel()
+    def break_off(self) -> None:
+        """Fail what is on its way; where nothing is connected yet, do it as soon as there is."""
+        with self._lock:
+            self._is_broken_off = True
+            self._shut_down_if_broken_off()
 
-    def _pass(self) -> None:
-        self.passed = True
-        self._break_off()
+    def close(self) -> None:
+        with self._lock:
+            if self._socket is not None:
+                self._socket.close()
+                self._socket = None
 
-    def _break_off(self) -> None:
-        if self._socket is not None:
-            with suppress(OSError):  # closed already
+    def _shut_down_if_broken_off(self) -> None:
+        if self._is_broken_off and self._socket is not None:
+            with suppress(OSError):  # the issuer has gone
                 self._socket.shutdown(socket.SHUT_RDWR)
+
+
+def _read(response: httpx.Response) -> Reply:
+    body = bytearray()
+    # Raw bytes: identity was asked for, and unpacking what came packed all the same could fill the memory.
+    for piece in response.iter_raw():
+        body += piece
+        if len(body) > REPLY_MOST_BYTES:
+            raise TokenFetchError(f"token endpoint: reply of more than {REPLY_MOST_BYTES} bytes")
+    return Reply(response.status_code, response.headers, bytes(body))
 
 
 def _reason(error: Exception) -> str:

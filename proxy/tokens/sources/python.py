@@ -1,12 +1,12 @@
 """A token from a function of the operator's own, for whatever no other source can do."""
 
 import importlib
-import threading
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from proxy.tokens.sources.base import Grant, Source, TokenFetchError
+from proxy.tokens.sources.deadline import TimedCalls
 from proxy.tokens.sources.reply import ReplyShape, read_local_grant
 
 CALL_DEADLINE_S = 10.0
@@ -17,6 +17,8 @@ class PythonSource(Source):
 
     Under gevent the function runs in a greenlet, so one that computes instead of waiting for I/O holds up the worker.
     """
+
+    takes_most_s = CALL_DEADLINE_S
 
     def __init__(
         self,
@@ -31,40 +33,24 @@ class PythonSource(Source):
         self._read_arguments = read_arguments
         self._default_lifetime_s = default_lifetime_s
         self._clock = clock
-        self._thread: threading.Thread | None = None
+        self._calls = TimedCalls("python")
 
     def fetch(self) -> Grant:
         """Get the token that the function returns (blocking, at most 10 s): a text, (text, lifetime in seconds), or
         {"access_token": text, "expires_in": seconds}.
 
-        Raises TokenFetchError, also while an earlier call has not returned; of what the function raised it names the
-        type alone.
+        Raises TokenFetchError; of what the function raised it names the type alone.
         """
-        if self._thread is not None and self._thread.is_alive():
-            raise TokenFetchError("python: an earlier call has still not returned")
         now, arguments = self._clock(), self._read_arguments()
-        outcome: list[Grant | TokenFetchError] = []
-        self._thread = threading.Thread(
-            target=lambda: outcome.append(self._outcome(arguments, now)), name="token-function", daemon=True
-        )
-        self._thread.start()
-        self._thread.join(CALL_DEADLINE_S)
-        if not outcome:
-            raise TokenFetchError("python: the function has not returned within the deadline")
-        if isinstance(outcome[0], TokenFetchError):
-            raise outcome[0]
-        return outcome[0]
+        return self._calls.run(lambda: self._call(arguments, now), CALL_DEADLINE_S)
 
-    def _outcome(self, arguments: Mapping[str, Any], now: float) -> Grant | TokenFetchError:
+    def _call(self, arguments: Mapping[str, Any], now: float) -> Grant:
+        function = self._import()
         try:
-            function = self._import()
-            try:
-                answer = function(**arguments)
-            except BaseException as error:  # SystemExit too: it would end this thread without a word
-                raise TokenFetchError(f"python: the function raised {type(error).__name__}") from None
-            return self._read(answer, now)
-        except TokenFetchError as error:
-            return error
+            answer = _plain(function(**arguments))
+        except BaseException as error:  # SystemExit too: it is the function's failure, and must not end the worker
+            raise TokenFetchError(f"python: the function raised {type(error).__name__}") from None
+        return self._read(answer, now)
 
     def _import(self) -> Callable[..., object]:
         """The function; in the call's own thread, as an import may hang too."""
@@ -86,10 +72,17 @@ class PythonSource(Source):
         if isinstance(answer, tuple) and len(answer) == 2:
             return self._grant(list(answer), "/0", "/1", now)
         if isinstance(answer, Mapping):
-            return self._grant(dict(answer), "/access_token", "/expires_in", now)
+            return self._grant(answer, "/access_token", "/expires_in", now)
         raise TokenFetchError(
             f"python: the function returned {type(answer).__name__}, and neither a text, (text, seconds) nor a mapping"
         )
 
     def _grant(self, document: object, token: str, expires_in: str | None, now: float) -> Grant:
         return read_local_grant(document, ReplyShape(token, expires_in, None, self._default_lifetime_s), now=now)
+
+
+def _plain(answer: object) -> object:
+    """The answer without the function's own types around it: reading a lazy mapping runs the function's code."""
+    if isinstance(answer, Mapping):
+        return dict(answer)
+    return tuple(answer) if isinstance(answer, tuple) else answer

@@ -14,6 +14,7 @@ from proxy.token_sources import build_store
 from proxy.tokens.record import Record
 from proxy.tokens.stores.base import Store
 from proxy.tokens.token import Token, boot_clock
+from tests.support.certificates import self_signed
 from tests.support.scripted_upstream import ScriptedUpstream, close
 
 _GOOD = {"access_token": "opaque-1", "token_type": "Bearer", "expires_in": 300}
@@ -240,9 +241,17 @@ def test_token_that_was_fetched_is_a_secret_from_then_on(
 
 
 @pytest.mark.parametrize("member", ["ca_bundle", "client_cert"])
-def test_file_that_holds_no_certificate_is_told(
-    check: Check, http: dict[str, Any], tmp_path: Path, lines: list[str], member: str
+def test_file_that_holds_no_certificate_any_more_is_told(
+    check: Check,
+    http: dict[str, Any],
+    report: Report,
+    foreign: ForeignText,
+    tmp_path: Path,
+    lines: list[str],
+    member: str,
 ) -> None:
-    (tmp_path / "file.pem").write_text("s3cret-mark")
-    assert check({**http, member: "file.pem"}) is None
-    assert "FAIL  settings: ca_bundle or client_cert cannot be used" in "\n".join(lines)
+    file = self_signed(tmp_path / "file.pem", "client")
+    settings = check.settings({**http, member: "file.pem"})
+    file.write_text("s3cret-mark")
+    assert check_source(report, "corp", settings.token_sources["corp"], settings.token_store, foreign) is None
+    assert "FAIL  request: ca_bundle or client_cert cannot be read" in "\n".join(lines)

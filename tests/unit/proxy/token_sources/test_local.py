@@ -2,6 +2,7 @@
 
 import math
 import sys
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -54,7 +55,10 @@ def test_command_with_all_that_it_can_have(build, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("pointer", "output"),
-    [("expires_in_pointer", '{"t": "token-1", "e": 60}'), ("expires_at_pointer", '{"t": "token-1", "e": 9e10}')],
+    [
+        ("expires_in_pointer", '{"t": "token-1", "e": 60}'),
+        ("expires_at_pointer", f'{{"t": "token-1", "e": {time.time() + 3600}}}'),
+    ],
 )
 def test_command_reads_the_expiry_that_a_pointer_names(build, pointer: str, output: str) -> None:
     source = build(type="command", argv=["echo", output], token_pointer="/t", **{pointer: "/e"})

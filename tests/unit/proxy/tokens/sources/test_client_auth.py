@@ -7,7 +7,6 @@ from joserfc.errors import BadSignatureError
 from joserfc.jwk import ECKey, RSAKey
 
 from proxy.tokens.sources import client_auth
-from proxy.tokens.sources.base import TokenFetchError
 from tests.support.clock import Clock
 
 _NOW = 1_800_000_000.75
@@ -53,8 +52,8 @@ def test_secret_by_post_goes_into_the_form_and_into_no_header() -> None:
     assert (proof.form, proof.headers) == ({"client_id": "a b", "client_secret": "s:c é&=+"}, {})
 
 
-def test_public_client_says_who_it_is_and_no_more() -> None:
-    proof = client_auth.public_client("app")()
+def test_client_id_alone_says_who_it_is_and_no_more() -> None:
+    proof = client_auth.client_id_alone("app")()
     assert (proof.form, proof.headers) == ({"client_id": "app"}, {})
 
 
@@ -64,25 +63,6 @@ def test_secret_is_read_again_for_each_proof(method: Callable[..., client_auth.C
     prove = method("app", lambda: next(secrets))
     assert prove() == method("app", lambda: "old")()
     assert prove() == method("app", lambda: "new")()
-
-
-def test_certificate_is_loaded_again_for_each_proof() -> None:
-    loaded: list[int] = []
-    prove = client_auth.tls_client_auth("app", lambda: loaded.append(1))
-    assert prove() == prove() == client_auth.Proof(form={"client_id": "app"})
-    assert len(loaded) == 2
-
-
-def test_certificate_that_cannot_be_loaded_is_a_refused_fetch() -> None:
-    def load_certificate() -> None:
-        raise FileNotFoundError(2, "No such file", "/run/secret")
-
-    with pytest.raises(TokenFetchError) as caught:
-        client_auth.tls_client_auth("app", load_certificate)()
-    assert (str(caught.value), caught.value.refused) == (
-        "client_cert: the file holds no certificate with its key",
-        True,
-    )
 
 
 @pytest.mark.parametrize("alg", _KEYS)

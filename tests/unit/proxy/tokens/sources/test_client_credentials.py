@@ -4,7 +4,7 @@ from collections.abc import Callable
 import pytest
 
 from proxy.tokens.sources.base import Grant, TokenFetchError
-from proxy.tokens.sources.client_auth import ClientAuth, client_secret_basic, client_secret_post, public_client
+from proxy.tokens.sources.client_auth import ClientAuth, client_id_alone, client_secret_basic, client_secret_post
 from proxy.tokens.sources.client_credentials import ClientCredentialsSource
 from proxy.tokens.sources.oauth_client import Form, OAuthClient
 from proxy.tokens.sources.reply import ReplyShape
@@ -88,7 +88,7 @@ def test_refused_client_is_a_refused_fetch_that_names_the_code_and_shows_no_secr
 
 
 def test_closed_source_fetches_no_more(issuer, make_source) -> None:
-    source = make_source(public_client("app"))
+    source = make_source(client_id_alone("app"))
     source.close()
     with pytest.raises(TokenFetchError, match="closed"):
         source.fetch()

@@ -1,35 +1,19 @@
 import gzip
 import logging
 import socket
+import ssl
 import struct
 import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from email.utils import formatdate
+from typing import NoReturn
 
 import pytest
 
-from proxy.tokens.sources import endpoint as endpoint_module
 from proxy.tokens.sources.base import TokenFetchError
 from proxy.tokens.sources.endpoint import REPLY_MOST_BYTES, Reply, TokenEndpoint
-
-_SHORT_S = 0.2
-_HANGS_NOT_S = 5.0
-
-
-@pytest.fixture
-def failure(mark: str) -> Callable[..., TokenFetchError]:
-    """The error of a request that must fail; its text is checked to be one line without a secret or a body."""
-
-    def failure(endpoint: TokenEndpoint) -> TokenFetchError:
-        with pytest.raises(TokenFetchError) as caught:
-            endpoint.ask(data={"secret": mark}, headers={"Authorization": mark})
-        assert mark not in str(caught.value) + repr(caught.value)
-        assert "\n" not in str(caught.value)
-        return caught.value
-
-    return failure
 
 
 @pytest.mark.parametrize("status", [200, 201, 204, 299])
@@ -145,11 +129,11 @@ def test_refused_connection_is_a_connection_error(make_endpoint, failure) -> Non
     assert (str(error), error.connection) == ("token endpoint: ConnectError: Connection refused", True)
 
 
-def test_name_that_cannot_be_resolved_is_a_connection_error(make_endpoint, failure, monkeypatch) -> None:
-    def resolve(*_: object, **__: object) -> None:
+def test_name_that_cannot_be_resolved_is_a_connection_error(make_endpoint, failure, resolve_by) -> None:
+    def resolve(*_: object) -> NoReturn:
         raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
 
-    monkeypatch.setattr(socket, "getaddrinfo", resolve)
+    resolve_by(resolve)
     error = failure(make_endpoint("http://issuer.invalid/"))
     assert (str(error), error.connection) == ("token endpoint: ConnectError: Name or service not known", True)
 
@@ -210,79 +194,6 @@ def test_packed_reply_is_not_unpacked(issuer, make_endpoint) -> None:
     assert make_endpoint(issuer.url).ask().body == bomb
 
 
-def _hang(issuer) -> Callable[[socket.socket], None]:
-    return lambda peer: issuer.ended.wait(10)
-
-
-def _drip_head(issuer) -> Callable[[socket.socket], None]:
-    return lambda peer: (peer.sendall(b"HTTP/1.1 200 OK\r\nX-Long: "), issuer.drip(peer, b"x"))
-
-
-def _drip_body(issuer) -> Callable[[socket.socket], None]:
-    head = b'HTTP/1.1 200 OK\r\nContent-Length: 9999\r\n\r\n{"access_token": "s3cret-mark"}'
-    return lambda peer: (peer.sendall(head), issuer.drip(peer))
-
-
-def _drip_body_without_length(issuer) -> Callable[[socket.socket], None]:
-    head = b'HTTP/1.1 200 OK\r\n\r\n{"access_token": "s3cret-mark"'
-    return lambda peer: (peer.sendall(head), issuer.drip(peer))
-
-
-def _drip_chunks(issuer) -> Callable[[socket.socket], None]:
-    head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
-    return lambda peer: (peer.sendall(head), issuer.drip(peer, b"1\r\nx\r\n"))
-
-
-@pytest.mark.parametrize("behave", [_drip_head, _drip_body, _drip_body_without_length, _drip_chunks])
-def test_reply_that_drips_past_the_deadline_is_broken_off(issuer, make_endpoint, failure, monkeypatch, behave) -> None:
-    monkeypatch.setattr(endpoint_module, "FETCH_DEADLINE_S", _SHORT_S)
-    issuer.behave(behave(issuer))
-    begin = time.monotonic()
-    error = failure(make_endpoint(issuer.url))
-    assert (str(error), error.connection) == ("token endpoint: no answer within the deadline", False)
-    assert time.monotonic() - begin < _HANGS_NOT_S
-
-
-def test_issuer_that_never_answers_is_given_up(issuer, make_endpoint, failure, monkeypatch) -> None:
-    monkeypatch.setattr(endpoint_module, "FETCH_DEADLINE_S", _SHORT_S)
-    issuer.behave(_hang(issuer))
-    begin = time.monotonic()
-    error = failure(make_endpoint(issuer.url))
-    assert not error.connection
-    assert time.monotonic() - begin < _HANGS_NOT_S
-
-
-# A TLS record that says it is long and a ServerHello that says so too: the client reads on.
-_LONG_HANDSHAKE = b"\x16\x03\x03\x40\x00\x02\x00\x3f\xfc\x03\x03"
-
-
-@pytest.mark.parametrize(
-    "behave",
-    [
-        pytest.param(lambda issuer, peer: issuer.ended.wait(10), id="silence"),
-        pytest.param(lambda issuer, peer: (peer.sendall(_LONG_HANDSHAKE), issuer.drip(peer, b"\0")), id="drip"),
-    ],
-)
-def test_tls_handshake_that_does_not_end_is_given_up(
-    tls_issuer, make_endpoint, failure, trusting_issuer, monkeypatch, behave
-) -> None:
-    monkeypatch.setattr(endpoint_module, "CONNECT_TIMEOUT_S", _SHORT_S)
-    tls_issuer.behave_at_connect(lambda peer: behave(tls_issuer, peer))
-    begin = time.monotonic()
-    error = failure(make_endpoint(tls_issuer.url, ssl_context=trusting_issuer))
-    assert time.monotonic() - begin < _HANGS_NOT_S
-    assert (str(error), error.connection) == ("token endpoint: ConnectTimeout", False)
-
-
-def test_reply_over_tls_drips_past_the_deadline_and_is_broken_off(
-    tls_issuer, make_endpoint, failure, trusting_issuer, monkeypatch
-) -> None:
-    monkeypatch.setattr(endpoint_module, "FETCH_DEADLINE_S", _SHORT_S)
-    tls_issuer.behave(_drip_body(tls_issuer))
-    error = failure(make_endpoint(tls_issuer.url, ssl_context=trusting_issuer))
-    assert str(error) == "token endpoint: no answer within the deadline"
-
-
 def test_trusted_certificate_is_spoken_to(tls_issuer, make_endpoint, trusting_issuer) -> None:
     assert make_endpoint(tls_issuer.url, ssl_context=trusting_issuer).ask().status == 200
 
@@ -299,20 +210,43 @@ def test_certificate_for_another_name_gets_no_request(tls_issuer, make_endpoint,
     assert tls_issuer.received == []
 
 
+def test_tls_files_are_read_for_each_fetch(tls_issuer, trusting_nobody, trusting_issuer, failure) -> None:
+    contexts = iter([trusting_nobody, trusting_issuer])
+    endpoint = TokenEndpoint(tls_issuer.url, tls=lambda: next(contexts))
+    failure(endpoint)
+    assert endpoint.ask().status == 200
+
+
+@pytest.mark.parametrize(
+    ("fault", "reason"),
+    [
+        pytest.param(
+            FileNotFoundError(2, "No such file or directory", "a.pem"), "No such file or directory", id="file"
+        ),
+        pytest.param(ssl.SSLError(9, "[SSL] PEM lib"), "[SSL] PEM lib", id="no-pem"),
+        pytest.param(OSError(), "OSError", id="nothing-said"),
+    ],
+)
+def test_tls_file_that_cannot_be_read_is_a_refused_fetch_without_a_call(issuer, failure, fault, reason: str) -> None:
+    def tls() -> ssl.SSLContext:
+        raise fault
+
+    error = failure(TokenEndpoint(issuer.url, tls=tls))
+    assert (str(error), error.refused) == (f"ca_bundle or client_cert cannot be read: {reason}", False)
+    assert issuer.connections == 0
+
+
 def test_plain_http_on_a_tls_port_is_a_failed_fetch(issuer, make_endpoint, failure) -> None:
     issuer.behave_at_connect(lambda peer: (peer.recv(65536), peer.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")))
     assert "SSL" in str(failure(make_endpoint(issuer.url.replace("http:", "https:"))))
 
 
-def test_no_timer_is_left_behind(issuer, make_endpoint, failure) -> None:
+def test_fetch_that_has_ended_leaves_no_thread_behind(issuer, make_endpoint, failure) -> None:
     endpoint = make_endpoint(issuer.url)
     endpoint.ask()
     issuer.answer(b"", 500)
     failure(endpoint)
-    for thread in threading.enumerate():
-        if isinstance(thread, threading.Timer):
-            thread.join(1)
-            assert not thread.is_alive()
+    assert "token-call" not in [thread.name for thread in threading.enumerate()]
 
 
 def test_fetch_after_close_is_a_failed_fetch(issuer, make_endpoint, failure) -> None:
@@ -320,17 +254,6 @@ def test_fetch_after_close_is_a_failed_fetch(issuer, make_endpoint, failure) -> 
     endpoint.close()
     assert not failure(endpoint).connection
     assert issuer.connections == 0
-
-
-def test_fetch_in_flight_at_close_ends(issuer, make_endpoint, callers, monkeypatch) -> None:
-    monkeypatch.setattr(endpoint_module, "FETCH_DEADLINE_S", _SHORT_S)
-    asked = threading.Event()
-    issuer.behave(lambda peer: (asked.set(), issuer.ended.wait(10)))
-    endpoint = make_endpoint(issuer.url)
-    asking = callers(1, endpoint.ask)
-    assert asked.wait(10)
-    endpoint.close()
-    assert isinstance(asking.outcomes()[0], TokenFetchError)
 
 
 def test_library_log_lines_at_debug_hold_no_secret(issuer, make_endpoint, mark: str, caplog) -> None:
@@ -345,7 +268,7 @@ def test_library_log_lines_at_debug_hold_no_secret(issuer, make_endpoint, mark: 
 def test_observer_is_given_every_reply_before_it_is_judged(issuer, trusting_nobody, status: int) -> None:
     issuer.answer({"access_token": "t"}, status)
     seen: list[Reply] = []
-    endpoint = TokenEndpoint(issuer.url, ssl_context=trusting_nobody, observe=seen.append)
+    endpoint = TokenEndpoint(issuer.url, tls=lambda: trusting_nobody, observe=seen.append)
     with suppress(TokenFetchError):
         endpoint.ask()
     endpoint.close()
@@ -355,7 +278,7 @@ def test_observer_is_given_every_reply_before_it_is_judged(issuer, trusting_nobo
 def test_observer_is_given_nothing_where_there_is_no_whole_reply(issuer, trusting_nobody) -> None:
     issuer.behave(_cut(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n{}"))
     seen: list[Reply] = []
-    endpoint = TokenEndpoint(issuer.url, ssl_context=trusting_nobody, observe=seen.append)
+    endpoint = TokenEndpoint(issuer.url, tls=lambda: trusting_nobody, observe=seen.append)
     with pytest.raises(TokenFetchError):
         endpoint.ask()
     endpoint.close()

@@ -1,6 +1,5 @@
 import itertools
 import sys
-import threading
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -128,6 +127,33 @@ def test_of_an_exception_only_the_type_is_told(
     assert capfd.readouterr() == ("", "")
 
 
+@pytest.mark.parametrize(
+    ("base", "method", "kind"),
+    [
+        pytest.param("Mapping", "__getitem__", "ValueError", id="value"),
+        pytest.param("Mapping", "__iter__", "SystemExit", id="names"),
+        pytest.param("Mapping", "__getitem__", "TokenFetchError", id="one-of-ours"),
+        pytest.param("tuple", "__iter__", "ValueError", id="pair"),
+    ],
+)
+def test_answer_that_cannot_be_read_is_the_functions_failure(
+    make_module, capfd: pytest.CaptureFixture[str], base: str, method: str, kind: str
+) -> None:
+    name = make_module(
+        "from collections.abc import Mapping\n"
+        "from proxy.tokens.sources.base import TokenFetchError\n"
+        f"class Lazy({base}):\n"
+        "    def __getitem__(self, key): return 's3cret-mark'\n"
+        "    def __iter__(self): return iter(['access_token'])\n"
+        "    def __len__(self): return 2\n"
+        f"    def {method}(self, *_): raise {kind}('s3cret-mark')\n"
+        "def token(): return Lazy()\n"
+    )
+    error = _failure(PythonSource(f"{name}:token"))
+    assert (str(error), error.refused) == (f"python: the function raised {kind}", False)
+    assert capfd.readouterr() == ("", "")
+
+
 def test_function_gets_its_arguments_by_name_read_anew_for_each_fetch(make_module) -> None:
     name = make_module("def token(*, tenant, secret): return f'{tenant}-{secret}'")
     secrets = itertools.count(1)
@@ -207,22 +233,21 @@ def held(make_module: MakeModule) -> Iterator[ModuleType]:
         assert not thread.is_alive()
 
 
-def test_call_that_does_not_return_is_given_up_and_not_repeated_while_it_runs(
+def test_call_that_does_not_return_is_given_up_and_begun_anew_while_fewer_than_three_go_on(
     held: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(python_module, "CALL_DEADLINE_S", 0.2)
+    monkeypatch.setattr(python_module, "CALL_DEADLINE_S", 0.1)
     source = PythonSource(f"{held.__name__}:token")
-    error = _failure(source)
-    assert (str(error), error.refused) == ("python: the function has not returned within the deadline", False)
-    threads = threading.active_count()
     for _ in range(3):
-        assert str(_failure(source)) == "python: an earlier call has still not returned"
-    assert (len(held.calls), threading.active_count()) == (1, threads)
+        error = _failure(source)
+        assert (str(error), error.refused) == ("python: no answer within the deadline", False)
+    assert str(_failure(source)) == "python: 3 calls that were given up have still not ended"
+    assert len(held.calls) == 3
     monkeypatch.setattr(python_module, "CALL_DEADLINE_S", 10.0)
     held.gate.set()
     held.calls[0].join(10)
     assert source.fetch().access_token == "token-1"
-    assert len(held.calls) == 2
+    assert len(held.calls) == 4
 
 
 def test_thread_of_a_call_does_not_keep_the_process_alive(held: ModuleType) -> None:

@@ -3,7 +3,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from proxy.tokens.sources.base import Grant, TokenFetchError
-from proxy.tokens.sources.client_auth import public_client
+from proxy.tokens.sources.client_auth import client_id_alone
 from proxy.tokens.sources.oauth_client import OAuthClient
 from proxy.tokens.sources.reply import ReplyShape
 from proxy.tokens.sources.token_exchange import GivenToken, TokenExchangeSource
@@ -21,7 +21,7 @@ def make_source(issuer, make_endpoint) -> Callable[..., TokenExchangeSource]:
         read_subject: Callable[[], str] = lambda: "theirs",
         **options,
     ) -> TokenExchangeSource:
-        client = OAuthClient(make_endpoint(issuer.url), public_client("app"), shape)
+        client = OAuthClient(make_endpoint(issuer.url), client_id_alone("app"), shape)
         return TokenExchangeSource(client, GivenToken(read_subject, f"{_TYPE}:jwt"), **options)
 
     return make_source
