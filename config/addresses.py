@@ -9,10 +9,14 @@ from urllib.parse import SplitResult, urlsplit
 
 from config.errors import Fault
 
-# Underscores are not in RFC 1123, but Docker gives such names to services.
-_HOST_NAME = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9_])?\.?")
+# RFC 1123 §2.1 and RFC 1035 §2.3.4; underscores are in neither, but Docker gives such names to services.
+_LABEL = "[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
+_HOST_NAME = re.compile(rf"(?=.{{1,253}}\.?$){_LABEL}(\.{_LABEL})*\.?")
 # RFC 3986 §2. urlsplit drops tabs and line breaks unseen, so other characters are refused before it.
-_URL_CHARACTERS = re.compile(r"[A-Za-z0-9._~:/?#\[\]@!$&'()*+,;=%-]+")
+_URL_CHARACTERS = re.compile(r"([A-Za-z0-9._~:/?#\[\]@!$&'()*+,;=-]|%[0-9A-Fa-f]{2})+")
+_ABSOLUTE_URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:.")
+_HOST_DATABASE = re.compile(r"(/[0-9]{0,4})?")
+_SOCKET_DATABASE = re.compile(r"(db=[0-9]{1,4})?")
 _BIND = re.compile(r"(?:\[(?P<ipv6>[^\[\]]*:[^\[\]]*)\]|(?P<host>[^\[\]:]+)):(?P<port>[0-9]{1,5})")
 _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://([a-z0-9_.-]+|\[[0-9a-f:.]+\])(:[0-9]{1,5})?")
 
@@ -63,20 +67,31 @@ def check_token_url(url: str) -> str:
 
 
 def check_redis_url(url: str) -> str:
-    """`redis://`, `rediss://` (TLS) or `unix://`; a password with odd characters stands percent-encoded in it."""
+    """`redis://`, `rediss://` (TLS) or `unix://`; a password with odd characters stands percent-encoded in it.
+
+    No query but the database of a Unix socket, as redis-py would take `ssl_cert_reqs=none` from there.
+    """
     expected = Fault(
-        "must be a URL such as rediss://:password@redis.example.com:6379/0 (/ and @ in a password escaped)"
+        "must be a URL such as rediss://:password@redis.example.com:6379/0, odd characters in the password "
+        "percent-encoded (/ is %2F)"
     )
-    try:
-        parts = urlsplit(url)
-        is_known = (parts.scheme == "unix" and parts.path) or (parts.scheme in ("redis", "rediss") and parts.hostname)
-        is_plain = parts.port != 0 and not parts.query and not parts.fragment
-    except ValueError:
-        # Not chained: the text of urlsplit repeats the value, and a piece of the password with it.
-        raise expected from None
-    if not is_known or not is_plain or (parts.scheme != "unix" and not re.fullmatch(r"(/[0-9]{0,4})?", parts.path)):
+    parts = _parts(url, expected)
+    scheme, host = url.partition("://")[0], parts.hostname or ""  # redis-py knows schemes in lower case only
+    if scheme == "unix":
+        # With two slashes the first folder is a host, which redis-py leaves out.
+        is_whole = not host and len(parts.path) > 1 and _SOCKET_DATABASE.fullmatch(parts.query) is not None
+    else:
+        is_whole = _is_host(host) and _HOST_DATABASE.fullmatch(parts.path) is not None and "?" not in url
+    if scheme not in ("redis", "rediss", "unix") or not is_whole or "#" in url:
         raise expected
     return url
+
+
+def check_absolute_uri(uri: str) -> str:
+    """RFC 3986 §4.3, as RFC 8707 §2 wants a resource: `urn:` and the like count too."""
+    if not _ABSOLUTE_URI.match(uri) or not _URL_CHARACTERS.fullmatch(uri) or "#" in uri:
+        raise Fault("must be an absolute URI without a fragment, such as https://api.example.com")
+    return uri
 
 
 def check_origin(origin: str) -> str:
@@ -88,6 +103,18 @@ def check_origin(origin: str) -> str:
 
 def _split_url(url: str) -> SplitResult:
     expected = Fault("must be a URL such as https://llm.example.com/v1")
+    parts = _parts(url, expected)
+    if parts.scheme not in ("http", "https") or not _is_host(parts.hostname or ""):
+        raise expected
+    if "@" in parts.netloc:
+        raise Fault("must hold no user name or password")
+    if "#" in url:
+        raise Fault("must have no fragment")
+    return parts
+
+
+def _parts(url: str, expected: Fault) -> SplitResult:
+    """The parts of a URL of good characters with a good port or none; else `expected` is raised."""
     if not _URL_CHARACTERS.fullmatch(url):
         raise expected
     try:
@@ -96,13 +123,8 @@ def _split_url(url: str) -> SplitResult:
     except ValueError:
         # Not chained: the text of urlsplit repeats the value.
         raise expected from None
-    host = parts.hostname or ""
-    if parts.scheme not in ("http", "https") or not _is_host(host) or port == 0:
+    if port == 0:
         raise expected
-    if "@" in parts.netloc:
-        raise Fault("must hold no user name or password")
-    if "#" in url:
-        raise Fault("must have no fragment")
     return parts
 
 

@@ -30,7 +30,7 @@ def cross_faults(document: Mapping[str, Any]) -> _Faults:
     """Location and text of each fault that no single value shows."""
     yield from _open_without_keys(document)
     yield from _unknown_sources(document)
-    yield from _two_of_one_kind(document)
+    yield from _members_at_odds(document)
     yield from _client_credentials_at_odds(document)
     yield from _single_active_unshared(document)
     yield from _store_url(document)
@@ -64,7 +64,7 @@ def _unknown_sources(document: Mapping[str, Any]) -> _Faults:
             yield ("upstreams", index, "token_source"), f"must name one of token_sources: {choices}"
 
 
-def _two_of_one_kind(document: Mapping[str, Any]) -> _Faults:
+def _members_at_odds(document: Mapping[str, Any]) -> _Faults:
     for name, source in _sources(document):
         if source.get("json") and source.get("form"):
             yield ("token_sources", name, "form"), "must be left out beside json: a request has one body"
@@ -74,6 +74,9 @@ def _two_of_one_kind(document: Mapping[str, Any]) -> _Faults:
             for pointer in ("expires_at_pointer", "expires_in_pointer"):
                 if source.get(pointer) is not None:
                     yield ("token_sources", name, pointer), "needs token_pointer beside it"
+        is_exchange = source.get("type") == "token_exchange"
+        if is_exchange and source.get("actor_token_type") is not None and source.get("actor_token") is None:
+            yield ("token_sources", name, "actor_token_type"), "needs actor_token beside it"
 
 
 def _client_credentials_at_odds(document: Mapping[str, Any]) -> _Faults:
@@ -81,6 +84,10 @@ def _client_credentials_at_odds(document: Mapping[str, Any]) -> _Faults:
     for name, source in _sources(document):
         method = source.get("auth_method", "client_secret_basic")
         if source.get("type") not in ("client_credentials", "token_exchange") or method not in list(_NEEDED):
+            continue
+        if method == "none" and source["type"] == "client_credentials":
+            text = "must not be none: the grant is for clients that prove who they are (RFC 6749 §4.4)"
+            yield ("token_sources", name, "auth_method"), text
             continue
         needed = _NEEDED[method]
         if needed is not None and source.get(needed) is None:
@@ -110,16 +117,9 @@ def _store_url(document: Mapping[str, Any]) -> _Faults:
     is_redis = store.get("type") == "redis"
     if is_redis and store.get("url") is None:
         yield ("token_store", "url"), "is required for type redis"
-    if is_redis and store.get("ca_bundle") is not None and not _is_over_tls(store.get("url")):
-        yield ("token_store", "ca_bundle"), "must be left out but for a rediss:// url"
     for member in ("url", "ca_bundle"):
         if not is_redis and store.get(member) is not None:
             yield ("token_store", member), "must be left out but for type redis"
-
-
-def _is_over_tls(url: object) -> bool:
-    # In a file it is a secret that only the schema reads; then the client says so at its first call.
-    return not isinstance(url, str) or url.startswith("rediss://")
 
 
 def _token_header_in_headers(document: Mapping[str, Any]) -> _Faults:

@@ -81,7 +81,7 @@ def expand(document: Any, environ: Mapping[str, str]) -> tuple[Any, dict[Locatio
     faults: dict[Location, str] = {}
 
     def walk_members(mapping: dict[Any, Any], at: Location) -> dict[str, Any]:
-        if not all(isinstance(key, str) for key in mapping):
+        if not all(isinstance(key, str) and _is_utf_8(key) for key in mapping):
             faults[at] = "must have texts as keys: put numbers, dates, yes and no in quotes"
         return {key: walk(member, (*at, key)) for key, member in mapping.items() if isinstance(key, str)}
 
@@ -120,4 +120,16 @@ def _replace(text: str, environ: Mapping[str, str]) -> str:
             raise Fault(f"needs the environment variable {match['name']}, which is not set")
         return found
 
-    return _REFERENCE.sub(resolve, text)
+    replaced = _REFERENCE.sub(resolve, text)
+    if not _is_utf_8(replaced):
+        raise Fault("must be UTF-8 text, as must the environment variables that it names")
+    return replaced
+
+
+def _is_utf_8(text: str) -> bool:
+    """Python reads other bytes of the environment as lone surrogates, and YAML can write one; neither can be sent."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

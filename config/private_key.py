@@ -5,7 +5,7 @@ Callers: the section in sources.py, which checks the key at start, and proxy/tok
 
 import json
 from collections.abc import Mapping
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias, get_args
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -21,6 +21,7 @@ from joserfc.util import urlsafe_b64encode
 from config.errors import Fault
 
 SigningKey: TypeAlias = RSAKey | ECKey
+SigningAlg: TypeAlias = Literal["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512"]
 
 _KINDS: Mapping[str, type[RSAKey] | type[ECKey]] = {"RSA": RSAKey, "EC": ECKey}
 # RFC 7518 §3.1, by curve for EC keys; RS256 is what every server knows.
@@ -48,7 +49,7 @@ def parse_private_key(text: str, *, alg: str | None = None, kid: str | None = No
         raise Fault(_EXPECTED) from None
     if not key.is_private or (isinstance(key, RSAKey) and key.raw_value.key_size < _RSA_LEAST_BITS):
         raise Fault(_EXPECTED)
-    if not _signs(key):
+    if members["alg"] not in get_args(SigningAlg) or not _signs(key):
         raise Fault(f"must be a key that signs with {alg}" if alg else "must be a key that its JWK lets sign")
     return key
 

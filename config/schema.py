@@ -8,16 +8,18 @@ import os
 import re
 from collections.abc import Mapping
 from datetime import datetime
+from pathlib import Path
 from typing import Annotated, Literal, TypeAlias
 
-from pydantic import AfterValidator, BeforeValidator, Field, field_validator
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, field_validator
 
 from config.addresses import check_bind, check_loopback_bind, check_origin, check_redis_url, is_loopback, split_bind
+from config.certificates import CaBundle
 from config.errors import Fault
 from config.secret_ref import SecretRef
 from config.sources import TokenSource
 from config.upstreams import Upstream
-from config.values import NOT_EMPTY, Count, ExistingFile, Label, RequiredSecret, Seconds, Section, Text
+from config.values import NOT_EMPTY, Count, Label, RequiredSecret, Seconds, Section, Text
 
 # RFC 3986 §2.3: unreserved characters need no escape, so routes match as written. Clients drop `.` and `..`.
 _PREFIX = re.compile(r"(/(?!\.{1,2}(?:/|$))[A-Za-z0-9._~-]+)*")
@@ -113,7 +115,16 @@ class TokenStore(Section):
 
     type: Literal["file", "memory", "redis"] = "file"
     url: RedisUrl | None = None
-    ca_bundle: ExistingFile | None = None
+    # After url, which decides whether there is TLS.
+    ca_bundle: CaBundle | None = None
+
+    @field_validator("ca_bundle")
+    @classmethod
+    def _bundle_is_for_tls(cls, ca_bundle: Path | None, info: ValidationInfo) -> Path | None:
+        url = info.data.get("url")
+        if ca_bundle is not None and url is not None and not url.reveal().startswith("rediss://"):
+            raise Fault("must be left out but for a rediss:// url")
+        return ca_bundle
 
 
 class Logging(Section):

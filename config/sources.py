@@ -5,19 +5,18 @@ A source is data only; the code that asks a token endpoint lives elsewhere and g
 
 import re
 from collections.abc import Mapping
-from typing import Annotated, Literal, TypeAlias
+from typing import Annotated, Literal, TypeAlias, get_args
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, field_validator
 
-from config.addresses import check_token_url
+from config.addresses import check_absolute_uri, check_token_url
+from config.certificates import CaBundle, ClientCert
 from config.errors import Fault
-from config.private_key import parse_private_key
+from config.fields import FIELDS_DIFFER, FieldName, FieldValue
+from config.private_key import SigningAlg, parse_private_key
 from config.secret_ref import SecretRef
 from config.values import (
     NOT_EMPTY,
-    ExistingFile,
-    FieldName,
-    FieldValue,
     FileToCome,
     JsonWithSecrets,
     RequiredSecret,
@@ -30,6 +29,9 @@ from config.values import (
 # RFC 6901 §3: "" is the whole document; in a step, ~ stands only in ~0 and ~1.
 _POINTER = re.compile(r"(/([^~/]|~[01])*)*")
 _FUNCTION = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*", re.ASCII)
+# RFC 6750 §2.1, b64token; no longer than the sources take one.
+_BEARER_TOKEN = re.compile(r"[A-Za-z0-9._~+/-]+=*")
+_TOKEN_MOST_CHARS = 16 * 1024
 # What the grants send by themselves (RFC 6749, 7521, 8693, 8707); a second one would make the request invalid.
 _FIELDS_OF_OURS = frozenset(
     {"grant_type", "client_id", "client_secret", "client_assertion", "client_assertion_type", "scope", "audience"}
@@ -53,6 +55,33 @@ def _check_form_field(name: str) -> str:
     return name
 
 
+def _check_no_nul(argument: str) -> str:
+    if "\0" in argument:
+        raise Fault("must not hold NUL")
+    return argument
+
+
+def _check_variable(name: str) -> str:
+    if "\0" in name or "=" in name:
+        raise Fault("must be the name of a variable: without = and NUL")
+    return name
+
+
+def _check_variable_value(value: SecretRef) -> SecretRef:
+    _check_no_nul(value.reveal())
+    return value
+
+
+def _check_bearer_token(secret: SecretRef) -> SecretRef:
+    token = secret.reveal()
+    if not _BEARER_TOKEN.fullmatch(token) or len(token) > _TOKEN_MOST_CHARS:
+        raise Fault(
+            f"must be a token as RFC 6750 has it: at most {_TOKEN_MOST_CHARS} letters, digits and -._~+/, "
+            "and = only at the end"
+        )
+    return secret
+
+
 def _check_function(name: str) -> str:
     if not _FUNCTION.fullmatch(name):
         raise Fault("must be package.module:function")
@@ -63,11 +92,11 @@ Pointer: TypeAlias = Annotated[str, AfterValidator(_check_pointer)]
 TokenUrl: TypeAlias = Annotated[str, AfterValidator(check_token_url)]
 # One text or several: RFC 8693 §2.1 and RFC 8707 §2 allow more than one audience and resource.
 Texts: TypeAlias = Annotated[tuple[Text, ...], BeforeValidator(_as_tuple)]
+Uris: TypeAlias = Annotated[tuple[Annotated[Text, AfterValidator(check_absolute_uri)], ...], BeforeValidator(_as_tuple)]
 FormField: TypeAlias = Annotated[Text, AfterValidator(_check_form_field)]
 AuthMethod: TypeAlias = Literal[
     "client_secret_basic", "client_secret_post", "private_key_jwt", "tls_client_auth", "none"
 ]
-SigningAlg: TypeAlias = Literal["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512"]
 # Whether the tokens that an issuer gave before stay good when it gives a new one.
 Issuer: TypeAlias = Literal["many_active", "single_active"]
 
@@ -83,7 +112,7 @@ class HttpJsonSource(Section):
     type: Literal["http_json"]
     url: TokenUrl
     method: Literal["GET", "POST", "PUT", "PATCH", "DELETE"] = "POST"
-    headers: Mapping[FieldName, FieldValue] = {}
+    headers: Annotated[Mapping[FieldName, FieldValue], FIELDS_DIFFER] = {}
     query: Mapping[str, Secret] = {}
     json_body: Mapping[str, JsonWithSecrets] = Field(default={}, alias="json")
     form: Mapping[str, Secret] = {}
@@ -94,8 +123,8 @@ class HttpJsonSource(Section):
         default_factory=lambda earlier: "/expires_in" if earlier.get("expires_at_pointer") is None else None
     )
     default_lifetime_s: Seconds = 300
-    ca_bundle: ExistingFile | None = None
-    client_cert: ExistingFile | None = None
+    ca_bundle: CaBundle | None = None
+    client_cert: ClientCert | None = None
     issuer: Issuer = "many_active"
 
 
@@ -116,13 +145,13 @@ class OAuthClient(Section):
     # After signing_alg, which decides whether the key fits.
     private_key: RequiredSecret | None = None
     assertion_audience: Text | None = None
-    client_cert: ExistingFile | None = None
+    client_cert: ClientCert | None = None
     scope: Text | None = None
     audience: Texts = ()
-    resource: Texts = ()
+    resource: Uris = ()
     fields: Mapping[FormField, Secret] = {}
     default_lifetime_s: Seconds = 300
-    ca_bundle: ExistingFile | None = None
+    ca_bundle: CaBundle | None = None
     issuer: Issuer = "many_active"
 
     @field_validator("private_key")
@@ -155,8 +184,10 @@ class CommandSource(Section):
     `token_pointer` says. Run without a shell. `env` is added to the proxy's own environment."""
 
     type: Literal["command"]
-    argv: Annotated[tuple[Text, ...], NOT_EMPTY]
-    env: Mapping[Text, Secret] = {}
+    argv: Annotated[tuple[Annotated[Text, AfterValidator(_check_no_nul)], ...], NOT_EMPTY]
+    env: Mapping[
+        Annotated[Text, AfterValidator(_check_variable)], Annotated[Secret, AfterValidator(_check_variable_value)]
+    ] = {}
     token_pointer: Pointer | None = None
     expires_at_pointer: Pointer | None = None
     expires_in_pointer: Pointer | None = None
@@ -175,7 +206,7 @@ class StaticSource(Section):
     """A token that is given and not fetched; from a file, the file may change at any time."""
 
     type: Literal["static"]
-    token: RequiredSecret
+    token: Annotated[RequiredSecret, AfterValidator(_check_bearer_token)]
 
 
 class PythonSource(Section):
@@ -198,12 +229,6 @@ TokenSource: TypeAlias = Annotated[
     | PythonSource,
     Field(discriminator="type"),
 ]
-SOURCE_TYPES = (
-    "http_json",
-    "client_credentials",
-    "token_exchange",
-    "command",
-    "file",
-    "static",
-    "python",
+SOURCE_TYPES: tuple[str, ...] = tuple(
+    name for section in get_args(get_args(TokenSource)[0]) for name in get_args(section.model_fields["type"].annotation)
 )

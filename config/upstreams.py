@@ -2,26 +2,20 @@
 
 import re
 from collections.abc import Mapping
-from typing import Annotated, Any, TypeAlias
+from typing import Annotated, Any
 
 from pydantic import AfterValidator, field_validator
 
 from config.addresses import check_base_url
+from config.certificates import CaBundle, ClientCert
 from config.errors import Fault
-from config.values import NOT_EMPTY, Count, ExistingFile, FieldName, FieldValue, Label, Seconds, Section, Text
+from config.fields import FIELDS_DIFFER, FieldName, FieldValue
+from config.values import NOT_EMPTY, Count, Label, Seconds, Section, Text
 
-# Set by the HTTP client from the request itself: a fixed value would break the framing or go to another host.
-_RESERVED_FIELDS = frozenset({"host", "content-length", "transfer-encoding", "connection"})
 # `model` is chosen by `models`, `stream` by the caller.
 _RESERVED_MEMBERS = ("model", "stream")
 _PREFIX = re.compile(r"([!-~]([ -~]*[!-~])?)?")
 _RENEWABLE = (401, 403)
-
-
-def _check_not_reserved(name: str) -> str:
-    if name.lower() in _RESERVED_FIELDS:
-        raise Fault("must not be host, content-length, transfer-encoding or connection")
-    return name
 
 
 def _check_prefix(prefix: str) -> str:
@@ -40,9 +34,6 @@ def _check_settable(member: str) -> str:
     if member in _RESERVED_MEMBERS:
         raise Fault("must not be model or stream")
     return member
-
-
-OwnField: TypeAlias = Annotated[FieldName, AfterValidator(_check_not_reserved)]
 
 
 class Embeddings(Section):
@@ -67,18 +58,18 @@ class Upstream(Section):
     name: Label
     base_url: Annotated[str, AfterValidator(check_base_url)]
     token_source: str | None = None
-    token_header: OwnField = "Authorization"
+    token_header: FieldName = "Authorization"
     token_prefix: Annotated[str, AfterValidator(_check_prefix)] = "Bearer"
     models: Annotated[Mapping[Text, Text], NOT_EMPTY] = {"*": "*"}
-    headers: Mapping[OwnField, FieldValue] = {}
+    headers: Annotated[Mapping[FieldName, FieldValue], FIELDS_DIFFER] = {}
     strip_fields: tuple[Text, ...] = ()
     set_fields: Mapping[Annotated[str, AfterValidator(_check_settable)], Any] = {}
     embeddings: Embeddings = Embeddings()
     renew_on: frozenset[Annotated[int, AfterValidator(_check_renewable)]] = frozenset({401})
     timeouts: Timeouts = Timeouts()
     keepalive_comment_s: Seconds | None = 4
-    ca_bundle: ExistingFile | None = None
-    client_cert: ExistingFile | None = None
+    ca_bundle: CaBundle | None = None
+    client_cert: ClientCert | None = None
 
     @field_validator("models")
     @classmethod
@@ -89,10 +80,3 @@ class Upstream(Section):
             if theirs != "*" and "*" in theirs:
                 raise Fault("must have whole names or a bare * as values")
         return models
-
-    @field_validator("headers")
-    @classmethod
-    def _fields_differ(cls, headers: Mapping[str, FieldValue]) -> Mapping[str, FieldValue]:
-        if len({name.lower() for name in headers}) < len(headers):
-            raise Fault("must not name a field twice (case does not count)")
-        return headers

@@ -18,7 +18,7 @@ _TEXTS = (
     ("int_", "must be a whole number"),
     ("float_", "must be a number"),
     ("bool_", "must be true or false"),
-    ("path_type", "must be the path of an existing file"),
+    ("path_type", "must be the path of a file, as text"),
     ("tuple_type", "must be a list"),
     ("list_type", "must be a list"),
     ("frozen_set_type", "must be a list"),

@@ -4,7 +4,6 @@ The holder's thread is played here: `renew_if_due` is called when it asked to be
 each stretch of time between tells how long callers would have been without one. Tests and the bench use the same.
 """
 
-import random
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -53,11 +52,13 @@ class _Issuer(Source):
         return Grant(f"token-of-{began}", self._lifetime_s)
 
 
-def simulate_outage(*, lifetime_s: float, age_s: float, lasts_s: float, failure: Failure, seed: int) -> Outcome:
-    """What becomes of an outage that begins when the held token has that age; `seed` decides every jitter."""
-    clock, jitter = Clock(), random.Random(seed)
+def simulate_outage(
+    *, lifetime_s: float, age_s: float, lasts_s: float, failure: Failure, jitter: Callable[[], float]
+) -> Outcome:
+    """What becomes of an outage that begins when the held token has that age; `jitter` as the holder takes it."""
+    clock = Clock()
     issuer = _Issuer(clock, lifetime_s, failure)
-    holder = TokenHolder("simulated", issuer, MemoryStore(), clock=clock, jitter=jitter.random)
+    holder = TokenHolder("simulated", issuer, MemoryStore(), clock=clock, jitter=jitter)
     pause_s = holder.renew_if_due()
     issuer.fails_from = clock.now + age_s
     issuer.fails_until = issuer.fails_from + lasts_s

@@ -5,22 +5,28 @@ A reply comes from a token endpoint or from something on this host, such as a pr
 
 import math
 import re
+from codecs import BOM_UTF8
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
-from email.utils import parsedate_to_datetime
 from typing import Any
 
 import jiter
 
 from proxy.tokens.sources.base import Grant, TokenFetchError
 from proxy.tokens.sources.endpoint import Reply
+from proxy.tokens.sources.http_date import parse_http_date
 from proxy.tokens.sources.jwt_claims import life_left_s, whole_life_s
+from proxy.tokens.sources.oauth_error import PASSING_CODES, error_code
+from proxy.tokens.sources.retry_after import parse_retry_after
 
 TOKEN_MOST_CHARS = 16 * 1024
+# No expiry that is meant lies so far ahead; one in microseconds does.
+_EXPIRY_MOST_S = 10 * 365.25 * 86_400
 # RFC 6750 §2.1, b64token: nothing else may stand in a header, least of all CR or LF.
 _BEARER_TOKEN = re.compile(r"[A-Za-z0-9\-._~+/]+=*")
 _DIGITS = re.compile(r"[0-9]{1,15}(\.[0-9]{1,9})?")
+_INDEX = re.compile(r"0|[1-9][0-9]{0,8}")  # RFC 6901 §4: no leading zeros
 _ABSENT = object()
 
 
@@ -40,14 +46,29 @@ def read_grant(reply: Reply, shape: ReplyShape) -> Grant:
 
     An absolute expiry counts from the reply's Date; a JWT counts as new, so its life is exp - iat.
     """
+    body = reply.body.removeprefix(BOM_UTF8)  # RFC 8259 §8.1: no one may send it, and one may skip it
     try:
-        document = jiter.from_json(reply.body, cache_mode="none")
+        document = jiter.from_json(body, cache_mode="none")
     except ValueError:
         raise TokenFetchError("token endpoint: the reply is not JSON") from None
+    token = _at(document, shape.token)
+    if not isinstance(token, str) or not token:
+        _check_no_error(reply, body)
     token_type = _at(document, "/token_type")
     if token_type is not _ABSENT and (not isinstance(token_type, str) or token_type.lower() not in shape.token_types):
         raise TokenFetchError("token endpoint: token_type is not Bearer")
     return _grant(document, shape, read_clock=lambda: _date(reply), life_by_claims=whole_life_s)
+
+
+def _check_no_error(reply: Reply, body: bytes) -> None:
+    """Some servers send an error of RFC 6749 §5.2 with 200."""
+    code = error_code(body)
+    if code is not None:
+        raise TokenFetchError(
+            f"token endpoint: status {reply.status}, {code}",
+            refused=code not in PASSING_CODES,
+            retry_after_s=parse_retry_after(reply.fields.get("Retry-After")),
+        )
 
 
 def read_local_grant(document: object, shape: ReplyShape, *, now: float) -> Grant:
@@ -98,7 +119,7 @@ def _told_lifetime_s(document: object, shape: ReplyShape, read_clock: Callable[[
     if shape.expires_at is not None:
         expires_at = _at(document, shape.expires_at)
         if expires_at is not _ABSENT:
-            return _checked_lifetime(_instant(expires_at, shape.expires_at) - read_clock(), shape.expires_at)
+            return _checked_time_left(_instant(expires_at, shape.expires_at) - read_clock(), shape.expires_at)
     elif shape.expires_in is not None:
         expires_in = _at(document, shape.expires_in)
         if expires_in is not _ABSENT:
@@ -110,6 +131,14 @@ def _checked_lifetime(lifetime_s: float, where: str) -> float:
     if not math.isfinite(lifetime_s) or lifetime_s <= 0:
         raise TokenFetchError(f"the lifetime by {where} is not above 0 and finite")
     return lifetime_s
+
+
+def _checked_time_left(left_s: float, where: str) -> float:
+    if _checked_lifetime(left_s, where) > _EXPIRY_MOST_S:
+        raise TokenFetchError(
+            f"the expiry at {where} is more than 10 years ahead: seconds or milliseconds are expected"
+        )
+    return left_s
 
 
 def _number(value: object, where: str) -> float:
@@ -128,7 +157,7 @@ def _instant(value: object, where: str) -> float:
     """Unix seconds from a number (milliseconds where it is that large) or an RFC 3339 time."""
     if isinstance(value, str) and not _DIGITS.fullmatch(value):
         try:
-            moment = datetime.fromisoformat(value)
+            moment = datetime.fromisoformat(value.upper())  # RFC 3339 §5.6: t and z may be in lower case
         except ValueError:
             raise TokenFetchError(f"the expiry at {where} is neither a number nor an RFC 3339 time") from None
         if moment.tzinfo is None:
@@ -140,10 +169,10 @@ def _instant(value: object, where: str) -> float:
 
 def _date(reply: Reply) -> float:
     """The issuer's own clock at the time of the reply: its expiry is on that clock, not on ours."""
-    try:
-        return parsedate_to_datetime(reply.fields["Date"]).timestamp()
-    except (KeyError, ValueError, TypeError):
-        raise TokenFetchError("an absolute expiry needs the reply's Date field, and there is none") from None
+    date = parse_http_date(reply.fields.get("Date", ""))
+    if date is None:
+        raise TokenFetchError("an absolute expiry needs the reply's Date field, and there is none")
+    return date
 
 
 def has_value(document: object, pointer: str) -> bool:
@@ -158,7 +187,7 @@ def _at(document: Any, pointer: str) -> Any:
         name = part.replace("~1", "/").replace("~0", "~")
         if isinstance(value, dict) and name in value:
             value = value[name]
-        elif isinstance(value, list) and name.isascii() and name.isdigit() and int(name) < len(value):
+        elif isinstance(value, list) and _INDEX.fullmatch(name) and int(name) < len(value):
             value = value[int(name)]
         else:
             return _ABSENT

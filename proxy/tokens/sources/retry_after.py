@@ -1,7 +1,8 @@
 """`Retry-After` of RFC 9110 §10.2.3: seconds or a date."""
 
 import time
-from email.utils import parsedate_to_datetime
+
+from proxy.tokens.sources.http_date import parse_http_date
 
 
 def parse_retry_after(value: str | None) -> float | None:
@@ -12,7 +13,5 @@ def parse_retry_after(value: str | None) -> float | None:
     if text.isascii() and text.isdigit():
         # More than a dozen digits is no instant that anyone meant, and float() would take a while over a million.
         return float(text) if len(text) <= 12 else None
-    try:
-        return max(0.0, parsedate_to_datetime(text).timestamp() - time.time())
-    except (TypeError, ValueError, OverflowError):
-        return None
+    moment = parse_http_date(text)
+    return None if moment is None else max(0.0, moment - time.time())

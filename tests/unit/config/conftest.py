@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from config import ConfigError, Settings, load
+from tests.support.certificates import self_signed
 
 # Starts every secret in these tests: no fault text and no repr may hold it.
 MARK = "s3cret-mark"
@@ -37,6 +38,12 @@ def faults_of(settings_of: Callable[..., Settings]) -> Callable[..., tuple[str, 
         return caught.value.faults
 
     return faults_of
+
+
+@pytest.fixture
+def client_pem(tmp_path: Path) -> Path:
+    """`client.pem` beside the config: a certificate with its key, good as a client's and as a bundle."""
+    return self_signed(tmp_path / "client.pem", "client")
 
 
 @pytest.fixture

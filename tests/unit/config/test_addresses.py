@@ -1,9 +1,14 @@
+from typing import Any
+
 import pytest
+from redis.connection import parse_url
 
 from config.addresses import (
+    check_absolute_uri,
     check_base_url,
     check_bind,
     check_origin,
+    check_redis_url,
     check_token_url,
     is_loopback,
     split_bind,
@@ -80,6 +85,9 @@ def test_loopback_is_known_by_its_spelling(host: str, expected: bool) -> None:
         ("http://10.0.0.1:8000", "http://10.0.0.1:8000"),
         ("http://[fd00::1]:8000/v1", "http://[fd00::1]:8000/v1"),
         ("http://llm_server:8000/", "http://llm_server:8000"),
+        ("https://llm.example.com./a%2Fb", "https://llm.example.com./a%2Fb"),
+        (f"https://{'a' * 63}.{'b' * 63}.x-1_y", f"https://{'a' * 63}.{'b' * 63}.x-1_y"),
+        (f"https://{'a.' * 126}b", f"https://{'a.' * 126}b"),
     ],
 )
 def test_base_url_loses_its_trailing_slash_only(url: str, expected: str) -> None:
@@ -107,6 +115,16 @@ _NO_URL = [
     "https://@llm.example.com/v1",
     "https://llm.example.com/v1#part",
     "https://llm.example.com/v1#",
+    "https://llm.example.com/%zz",
+    "https://llm.example.com/%2",
+    "https://llm..example.com/v1",
+    "https://.llm.example.com/v1",
+    "https://llm.example.com../v1",
+    "https://llm.-example.com/v1",
+    "https://llm-.example.com/v1",
+    f"https://{'a' * 64}.example.com/v1",
+    f"https://llm.{'a' * 64}/v1",
+    f"https://{'a.' * 126}bc/v1",
 ]
 
 
@@ -144,6 +162,127 @@ def test_token_url_is_https_or_on_loopback(url: str) -> None:
 def test_token_url_in_the_clear_beyond_loopback_is_refused(url: str) -> None:
     with pytest.raises(Fault):
         check_token_url(url)
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("redis://r", {"host": "r"}),
+        ("redis://r:1/", {"host": "r", "port": 1}),
+        ("redis://10.0.0.1:65535/15", {"host": "10.0.0.1", "port": 65535, "db": 15}),
+        ("redis://[::1]:6379/0", {"host": "::1", "port": 6379, "db": 0}),
+        (
+            "rediss://user:word@redis.example.com/0",
+            {"host": "redis.example.com", "username": "user", "password": "word"},
+        ),
+        ("redis://:%2F%3F%23%40%25%5B%20@r", {"host": "r", "password": "/?#@%[ "}),
+        ("redis://:a@b:c@r", {"host": "r", "password": "a@b:c"}),
+        ("redis://:!$&'()*+,;=-._~@r", {"host": "r", "password": "!$&'()*+,;=-._~"}),
+        ("unix:///run/redis.sock", {"path": "/run/redis.sock"}),
+        ("unix://:word@/run/redis.sock?db=3", {"path": "/run/redis.sock", "password": "word", "db": 3}),
+    ],
+)
+def test_url_of_redis_is_taken_as_its_client_reads_it(url: str, expected: dict[str, Any]) -> None:
+    assert check_redis_url(url) == url
+    assert expected.items() <= parse_url(url).items()
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        pytest.param("redis://:s3cret/mark@r:6379/0", id="slash"),
+        pytest.param("redis://:s3cret?mark@r:6379/0", id="question-mark"),
+        pytest.param("redis://:s3cret#mark@r:6379/0", id="hash"),
+        pytest.param("redis://user:12/s3cret-mark@r/0", id="slash-after-what-could-be-a-port"),
+        pytest.param("redis://user:12?s3cret-mark@r", id="question-mark-after-what-could-be-a-port"),
+        pytest.param("redis://user:12#s3cret-mark@r", id="hash-after-what-could-be-a-port"),
+        pytest.param("redis://:12@s3cret-mark/3@r", id="at-sign-and-slash"),
+        pytest.param("redis://:s3cret-mark[@r", id="bracket"),
+        pytest.param("redis://:[s3cret-mark]@r", id="brackets"),
+        pytest.param("redis://:s3cret-mark%@r", id="percent-sign"),
+        pytest.param("redis://:s3cret%-mark@r", id="percent-sign-before-no-digits"),
+        pytest.param("redis://:s3cret mark@r", id="blank"),
+        pytest.param("redis://:s3cret\tmark@r", id="tab"),
+        pytest.param("redis://:s3cret-mark@r\n", id="line-break"),
+        pytest.param("redis://:s3cret\\mark@r", id="backslash"),
+        pytest.param("redis://:s3cret-\N{ACCOUNT OF}@r", id="character-that-becomes-a-slash"),
+        pytest.param("redis://:s3cret-m\xe4rk@r", id="umlaut"),
+        pytest.param("redis://r:0", id="port-0"),
+        pytest.param("redis://r:65536", id="port-too-large"),
+        pytest.param("redis://r:-1", id="negative-port"),
+        pytest.param("redis://r:s3cret-mark", id="port-of-letters"),
+        pytest.param("redis://:s3cret-mark@r:1:2", id="two-ports"),
+        pytest.param("redis://", id="nothing"),
+        pytest.param("redis:///0", id="no-host"),
+        pytest.param("redis://:s3cret-mark@/0", id="password-without-a-host"),
+        pytest.param("redis://:6379", id="port-without-a-host"),
+        pytest.param("redis://a..b", id="no-host-name"),
+        pytest.param("redis://r/s3cret-mark", id="database-of-letters"),
+        pytest.param("redis://r/-1", id="negative-database"),
+        pytest.param("redis://r/0/1", id="two-databases"),
+        pytest.param("redis://r/12345", id="database-too-large"),
+        pytest.param("redis://r?db=1", id="query"),
+        pytest.param("rediss://r/0?ssl_cert_reqs=none", id="query-that-ends-the-checks-of-tls"),
+        pytest.param("redis://r?", id="empty-query"),
+        pytest.param("redis://r#", id="empty-fragment"),
+        pytest.param("REDIS://r", id="upper-case"),
+        pytest.param(" redis://r", id="blank-before"),
+        pytest.param("redis:r", id="no-slashes"),
+        pytest.param("http://r", id="another-scheme"),
+        pytest.param("s3cret-mark", id="no-url"),
+        pytest.param("unix://run/redis.sock", id="two-slashes-before-a-path"),
+        pytest.param("unix://", id="no-path"),
+        pytest.param("unix:///", id="root"),
+        pytest.param("unix:///run/redis.sock?db=x", id="path-and-a-database-of-letters"),
+        pytest.param("unix:///run/redis.sock?password=s3cret-mark", id="path-and-another-query"),
+        pytest.param("unix:///run/redis.sock?db=1&password=s3cret-mark", id="path-and-two-queries"),
+    ],
+)
+def test_url_that_redis_would_not_read_as_meant_is_a_fault_that_quotes_nothing(url: str) -> None:
+    with pytest.raises(Fault) as caught:
+        check_redis_url(url)
+    assert str(caught.value) == (
+        "must be a URL such as rediss://:password@redis.example.com:6379/0, odd characters in the password "
+        "percent-encoded (/ is %2F)"
+    )
+    assert caught.value.__cause__ is None
+    assert caught.value.__suppress_context__ or caught.value.__context__ is None
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "https://api.example.com",
+        "https://api.example.com/a?b=c",
+        "urn:example:api",
+        "api://0a1b",
+        "HTTP://[::1]/%7E",
+        "x:y",
+    ],
+)
+def test_uri_with_a_scheme_is_absolute(uri: str) -> None:
+    assert check_absolute_uri(uri) == uri
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "api",
+        "/api",
+        "//api.example.com",
+        ":api",
+        "1a:b",
+        "https:",
+        "https://a#b",
+        "https://a#",
+        "a:b c",
+        "a:é",
+        "a:%g0",
+    ],
+)
+def test_uri_without_a_scheme_or_with_a_fragment_is_refused(uri: str) -> None:
+    with pytest.raises(Fault, match="must be an absolute URI without a fragment"):
+        check_absolute_uri(uri)
 
 
 @pytest.mark.parametrize(

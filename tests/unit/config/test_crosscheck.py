@@ -104,6 +104,7 @@ _CLIENT = "token_url: 'https://u', client_id: a"
 _EXCHANGE = f"type: token_exchange, subject_token: t, {_CLIENT}"
 
 
+@pytest.mark.usefixtures("client_pem")
 @pytest.mark.parametrize("grant", [f"type: client_credentials, {_CLIENT}", _EXCHANGE], ids=["credentials", "exchange"])
 @pytest.mark.parametrize(
     ("members", "fault"),
@@ -113,14 +114,10 @@ _EXCHANGE = f"type: token_exchange, subject_token: t, {_CLIENT}"
         ("client_secret: x", None),
         ("auth_method: client_secret_post", "client_secret: is required for auth_method client_secret_post"),
         ("auth_method: client_secret_post, client_secret: x", None),
-        ("auth_method: client_secret_post, client_secret: x, client_cert: config.yaml", None),
+        ("auth_method: client_secret_post, client_secret: x, client_cert: client.pem", None),
         ("auth_method: private_key_jwt", "private_key: is required for auth_method private_key_jwt"),
         ("auth_method: tls_client_auth", "client_cert: is required for auth_method tls_client_auth"),
-        ("auth_method: tls_client_auth, client_cert: config.yaml", None),
-        ("auth_method: none", None),
-        ("auth_method: none, client_secret: null", None),
-        ("auth_method: none, client_secret: x", "client_secret: must be left out with auth_method none"),
-        ("auth_method: none, key_id: x", "key_id: must be left out with auth_method none"),
+        ("auth_method: tls_client_auth, client_cert: client.pem", None),
         ("client_secret: x, signing_alg: RS256", "signing_alg: must be left out with auth_method client_secret_basic"),
         (
             "client_secret: x, assertion_audience: x",
@@ -138,7 +135,42 @@ def test_each_way_to_prove_who_we_are_takes_its_own_means_alone(
         assert faults_of(text) == (f"token_sources.s.{fault}",)
 
 
-def test_method_that_is_none_is_one_fault(faults_of) -> None:
+@pytest.mark.parametrize(
+    ("members", "fault"),
+    [
+        ("", None),
+        ("client_secret: null", None),
+        ("client_secret: x", "client_secret: must be left out with auth_method none"),
+        ("key_id: x", "key_id: must be left out with auth_method none"),
+    ],
+)
+def test_token_may_be_exchanged_without_a_proof(faults_of, settings_of, members: str, fault: str | None) -> None:
+    text = f"token_sources: {{s: {{{_EXCHANGE}, auth_method: none, {members}}}}}"
+    if fault is None:
+        assert settings_of(text)
+    else:
+        assert faults_of(text) == (f"token_sources.s.{fault}",)
+
+
+@pytest.mark.parametrize("members", ["", "client_secret: x"])
+def test_credentials_of_a_client_are_no_grant_without_a_proof(faults_of, members: str) -> None:
+    source = f"type: client_credentials, {_CLIENT}, auth_method: none, {members}"
+    assert faults_of(f"token_sources: {{s: {{{source}}}}}") == (
+        "token_sources.s.auth_method: must not be none: the grant is for clients that prove who they are "
+        "(RFC 6749 §4.4)",
+    )
+
+
+def test_type_of_an_actors_token_needs_the_token(faults_of, settings_of) -> None:
+    source = f"token_sources: {{s: {{{_EXCHANGE}, auth_method: none, actor_token_type: x, MORE}}}}"
+    assert settings_of(source.replace("MORE", "actor_token: y"))
+    for more in ("", "actor_token: null"):
+        assert faults_of(source.replace("MORE", more)) == (
+            "token_sources.s.actor_token_type: needs actor_token beside it",
+        )
+
+
+def test_method_of_no_known_name_is_one_fault(faults_of) -> None:
     (fault,) = faults_of(f"token_sources: {{s: {{type: client_credentials, {_CLIENT}, auth_method: [x]}}}}")
     assert fault.startswith("token_sources.s.auth_method: must be 'client_secret_basic', ")
 
@@ -152,16 +184,17 @@ def test_single_active_issuer_needs_a_shared_store(faults_of, settings_of) -> No
     )
 
 
+@pytest.mark.usefixtures("client_pem")
 @pytest.mark.parametrize(
     ("store", "fault"),
     [
         ("{type: redis, url: 'redis://r'}", None),
-        ("{type: redis, url: 'rediss://r', ca_bundle: config.yaml}", None),
+        ("{type: redis, url: 'rediss://r', ca_bundle: client.pem}", None),
         ("{type: redis}", "url: is required for type redis"),
         ("{type: redis, url: null}", "url: is required for type redis"),
         ("{url: 'redis://r'}", "url: must be left out but for type redis"),
         ("{type: memory, url: 'redis://r'}", "url: must be left out but for type redis"),
-        ("{type: file, ca_bundle: config.yaml}", "ca_bundle: must be left out but for type redis"),
+        ("{type: file, ca_bundle: client.pem}", "ca_bundle: must be left out but for type redis"),
     ],
 )
 def test_url_is_there_for_redis_alone(faults_of, settings_of, store: str, fault: str | None) -> None:

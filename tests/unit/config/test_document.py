@@ -114,6 +114,22 @@ def test_each_missing_variable_is_a_fault_with_its_location() -> None:
     }
 
 
+@pytest.mark.parametrize(
+    "text",
+    ["${BYTES}", "a ${BYTES}", "${NO:-\udcff}", "\ud800"],
+    ids=["variable", "within-a-text", "default", "escape-in-yaml"],
+)
+def test_text_that_utf_8_cannot_carry_is_a_fault(text: str) -> None:
+    document, faults = expand({"a": text, "b": "x"}, {"BYTES": "s3cret\udcff"})
+    assert document == {"a": text, "b": "x"}
+    assert faults == {("a",): "must be UTF-8 text, as must the environment variables that it names"}
+
+
+def test_key_that_utf_8_cannot_carry_is_a_fault() -> None:
+    document, _ = parse('a: {"\\ud800": x}')
+    assert set(expand(document, {})[1]) == {("a",)}
+
+
 @pytest.mark.parametrize("text", ["{1: x, b: '${A}'}", "{true: x, b: '${A}'}", "{null: x, b: '${A}'}"])
 def test_key_that_is_no_text_is_a_fault_beside_those_of_other_members(text: str) -> None:
     document, _ = parse(f"a: {text}")

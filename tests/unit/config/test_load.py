@@ -90,15 +90,14 @@ def test_secret_is_found_in_the_environment_and_not_shown(settings_of, mark: str
     assert mark not in repr(settings) + str(settings)
 
 
-def test_paths_count_from_the_folder_of_the_file(settings_of, tmp_path: Path) -> None:
+def test_paths_count_from_the_folder_of_the_file(settings_of, tmp_path: Path, client_pem: Path) -> None:
     (tmp_path / "token").write_text("abc\n")
-    (tmp_path / "ca.pem").write_text("pem")
     settings = settings_of(
         "token_sources: {s: {type: static, token: {file: token}}}\n"
-        f"upstreams: [{{name: a, base_url: 'https://a', ca_bundle: ca.pem, client_cert: {tmp_path}/ca.pem}}]"
+        f"upstreams: [{{name: a, base_url: 'https://a', ca_bundle: client.pem, client_cert: {client_pem}}}]"
     )
     assert settings.token_sources["s"].token.reveal() == "abc"
-    assert settings.upstreams[0].ca_bundle == settings.upstreams[0].client_cert == tmp_path / "ca.pem"
+    assert settings.upstreams[0].ca_bundle == settings.upstreams[0].client_cert == client_pem
 
 
 def test_linked_file_counts_paths_from_the_folder_of_the_link(tmp_path: Path) -> None:
@@ -153,6 +152,14 @@ logging: {{level: {mark}}}
 def test_missing_variable_gives_no_second_fault_for_its_value(faults_of, text: str) -> None:
     (fault,) = faults_of(text)
     assert fault.endswith(": needs the environment variable NO, which is not set")
+
+
+def test_variable_of_bytes_that_are_no_text_is_one_fault(faults_of, mark: str) -> None:
+    for given in ("'${BYTES}'", "{file: '${BYTES}'}"):
+        (fault,) = faults_of(
+            f"token_sources: {{s: {{type: static, token: {given}}}}}", {"BYTES": os.fsdecode(mark.encode() + b"\xff")}
+        )
+        assert fault.endswith(": must be UTF-8 text, as must the environment variables that it names")
 
 
 def test_alias_that_contains_itself_is_refused(faults_of) -> None:

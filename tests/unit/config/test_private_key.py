@@ -163,8 +163,16 @@ def test_algorithm_of_another_kind_of_key_is_a_fault(kind: str, alg: str) -> Non
 
 @pytest.mark.parametrize(
     "members",
-    [{"use": "enc"}, {"key_ops": ["verify"]}, {"alg": "ES256"}, {"alg": "RSA-OAEP"}, {"alg": "s3cret-mark"}],
-    ids=["use", "key_ops", "kind", "encryption", "unknown"],
+    [
+        {"use": "enc"},
+        {"key_ops": ["verify"]},
+        {"alg": "ES256"},
+        {"alg": "RSA-OAEP"},
+        {"alg": "HS256"},
+        {"alg": "none"},
+        {"alg": "s3cret-mark"},
+    ],
+    ids=["use", "key_ops", "kind", "encryption", "symmetric", "none", "unknown"],
 )
 def test_jwk_that_is_not_for_signatures_is_a_fault_that_quotes_nothing(members) -> None:
     with pytest.raises(Fault) as caught:

@@ -6,7 +6,10 @@ import pytest
 _HASH = "ab" * 32
 _NO_SECRET = "must name a readable file that holds the secret as UTF-8 text"
 _NO_FILE = "must be the path of an existing file"
-_NO_REDIS_URL = "must be a URL such as rediss://:password@redis.example.com:6379/0"
+_NO_REDIS_URL = (
+    "must be a URL such as rediss://:password@redis.example.com:6379/0, odd characters in the password "
+    "percent-encoded (/ is %2F)"
+)
 
 
 def _key(members: str = "") -> str:
@@ -172,17 +175,43 @@ def test_token_store_is_a_file_of_this_host_where_nothing_is_said(settings_of) -
     assert (store.type, store.url, store.ca_bundle) == ("file", None, None)
 
 
-@pytest.mark.parametrize("scheme", ["redis", "rediss", "unix"])
-def test_url_of_redis_is_a_secret_as_it_holds_the_password(settings_of, tmp_path: Path, mark: str, scheme: str) -> None:
-    (tmp_path / "url").write_text(f"{scheme}://:{mark}@redis.example.com:6379/0\n")
+@pytest.mark.parametrize("url", ["redis://:{}@r:6379/0", "rediss://:{}@r", "unix://:{}@/run/redis.sock"])
+def test_url_of_redis_is_a_secret_as_it_holds_the_password(settings_of, tmp_path: Path, mark: str, url: str) -> None:
+    (tmp_path / "url").write_text(url.format(mark) + "\n")
     settings = settings_of("token_store: {type: redis, url: {file: url}}")
-    assert settings.token_store.url.reveal() == f"{scheme}://:{mark}@redis.example.com:6379/0"
+    assert settings.token_store.url.reveal() == url.format(mark)
     assert mark not in repr(settings) + str(settings.model_dump())
 
 
-@pytest.mark.parametrize("url", ["redis.example.com:6379", "http://r", "REDISS//r", "s3cret-mark", " redis://r"])
-def test_text_that_is_no_url_of_redis_is_refused(faults_of, url: str) -> None:
-    assert faults_of(f"token_store: {{type: redis, url: '{url}'}}") == (f"token_store.url: {_NO_REDIS_URL}",)
+@pytest.mark.parametrize("url", ["redis.example.com:6379", "s3cret-mark", "redis://:s3cret-mark/@r", " redis://r"])
+def test_text_that_is_no_url_of_redis_is_refused(faults_of, tmp_path: Path, url: str) -> None:
+    (tmp_path / "url").write_text(url)
+    for given in (f"'{url}'", "{file: url}", "'${URL}'"):
+        assert faults_of(f"token_store: {{type: redis, url: {given}}}", {"URL": url}) == (
+            f"token_store.url: {_NO_REDIS_URL}",
+        )
+
+
+@pytest.mark.usefixtures("client_pem")
+@pytest.mark.parametrize("given", ["'{}'", "{{file: url}}", "'${{URL}}'"], ids=["text", "file", "environment"])
+def test_bundle_of_the_token_store_is_for_tls_alone(settings_of, faults_of, tmp_path: Path, given: str) -> None:
+    for url in ("redis://r", "unix:///r", "rediss://r"):
+        (tmp_path / "url").write_text(url)
+        text = f"token_store: {{type: redis, url: {given.format(url)}, ca_bundle: client.pem}}"
+        if url == "rediss://r":
+            assert settings_of(text, {"URL": url}).token_store.ca_bundle == tmp_path / "client.pem"
+        else:
+            assert faults_of(text, {"URL": url}) == ("token_store.ca_bundle: must be left out but for a rediss:// url",)
+
+
+@pytest.mark.usefixtures("client_pem")
+def test_url_of_redis_that_is_missing_is_the_one_fault_beside_a_bundle(faults_of) -> None:
+    assert faults_of("token_store: {type: redis, ca_bundle: client.pem}") == (
+        "token_store.url: is required for type redis",
+    )
+    assert faults_of("token_store: {type: redis, url: '${URL}', ca_bundle: client.pem}") == (
+        "token_store.url: needs the environment variable URL, which is not set",
+    )
 
 
 def test_settings_are_frozen(settings_of) -> None:

@@ -90,7 +90,6 @@ def test_value_within_its_limits_is_taken(settings_of, members: str) -> None:
         ("set_fields: {model: a}", "set_fields.model", "must not be model or stream"),
         ("set_fields: {stream: true}", "set_fields.stream", "must not be model or stream"),
         ("strip_fields: a", "strip_fields", "must be a list"),
-        ("headers: {X-A: a, x-a: b}", "headers", "must not name a field twice (case does not count)"),
         ("ca_bundle: missing.pem", "ca_bundle", "must be the path of an existing file"),
         ("client_cert: missing.pem", "client_cert", "must be the path of an existing file"),
         ("token_source: 5", "token_source", "must be text (a number, date, yes or no in quotes)"),
@@ -100,19 +99,6 @@ def test_value_outside_its_limits_is_a_fault_that_says_what_is_expected(
     faults_of, members: str, path: str, expected: str
 ) -> None:
     assert faults_of(_upstream(members)) == (f"upstreams[0].{path}: {expected}",)
-
-
-@pytest.mark.parametrize("name", ["Host", "content-length", "Transfer-Encoding", "CONNECTION"])
-def test_header_that_the_http_client_sets_is_refused(faults_of, name: str) -> None:
-    assert faults_of(_upstream(f"headers: {{{name}: x}}")) == (
-        f"upstreams[0].headers.{name}: must not be host, content-length, transfer-encoding or connection",
-    )
-
-
-def test_header_value_is_a_secret(settings_of, mark: str) -> None:
-    settings = settings_of(_upstream(f"headers: {{X-App-Id: {mark}}}"))
-    assert settings.upstreams[0].headers["X-App-Id"].reveal() == mark
-    assert mark not in repr(settings)
 
 
 def test_at_least_one_upstream_is_needed(faults_of) -> None:

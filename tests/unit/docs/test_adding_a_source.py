@@ -1,11 +1,13 @@
 """The example of docs/adding-a-source.md, run as it stands on the page."""
 
+import math
 import re
 import socket
 import sys
 import threading
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 import yaml
@@ -68,6 +70,31 @@ def test_test_of_the_example_passes(blocks: dict[str, str], agent_module: Module
     }
     exec(blocks["tests/unit/proxy/tokens/sources/test_agent.py"], names)
     names["test_token_of_the_agent_is_taken_with_its_lifetime"](tmp_path)
+
+
+def test_fetch_of_the_example_waits_5_s_in_all(
+    agent_module: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waits: list[float] = []
+
+    class Watched(socket.socket):
+        def connect(self, address: Any) -> None:
+            waits.append(self.gettimeout() or math.inf)
+            super().connect(address)
+
+        def recv(self, *arguments: Any) -> bytes:
+            waits.append(self.gettimeout() or math.inf)
+            return super().recv(*arguments)
+
+    source = agent_module.AgentSource(tmp_path / "agent", default_lifetime_s=300)
+
+    def fetch() -> Grant:
+        monkeypatch.setattr(socket, "socket", Watched)
+        return source.fetch()
+
+    assert _answered(tmp_path / "agent", b'{"access_token": "t"}', fetch) == Grant("t", 300.0)
+    assert len(waits) == 2
+    assert sum(waits) <= 5
 
 
 def _answered(path: Path, reply: bytes, call):

@@ -1,11 +1,15 @@
 """Outages of the issuer, begun at 300 phases of a token's life, through the real holder with a clock moved by hand."""
 
-from collections.abc import Iterator
+import random
+from collections.abc import Callable, Iterator
 
 import pytest
 from loguru import logger
 
-from proxy.tokens.sources.base import TokenFetchError
+from proxy.tokens.holder import TokenHolder
+from proxy.tokens.sources.base import Grant, Source, TokenFetchError
+from proxy.tokens.stores.memory import MemoryStore
+from tests.support.clock import Clock
 from tests.support.simulated_outage import Failure, Outcome, simulate_outage
 
 PHASES = 300
@@ -36,7 +40,9 @@ def _quiet() -> Iterator[None]:
     logger.enable("proxy")
 
 
-def _outages(lifetime_s: float, lasts_s: float, failure: Failure) -> list[Outcome]:
+def _outages(
+    lifetime_s: float, lasts_s: float, failure: Failure, jitter: Callable[[], float] | None = None
+) -> list[Outcome]:
     """The outcome for each phase of the life, from just after the token came to just before it ends."""
     return [
         simulate_outage(
@@ -44,7 +50,7 @@ def _outages(lifetime_s: float, lasts_s: float, failure: Failure) -> list[Outcom
             age_s=(phase + 0.5) * lifetime_s / PHASES,
             lasts_s=lasts_s,
             failure=failure,
-            seed=phase,
+            jitter=jitter or random.Random(phase).random,
         )
         for phase in range(PHASES)
     ]
@@ -56,6 +62,17 @@ def test_outage_of_two_minutes_at_any_phase_leaves_no_instant_without_a_token(
     failure: Failure, lifetime_s: float
 ) -> None:
     outcomes = _outages(lifetime_s, 120.0, failure)
+    assert max(outcome.without_s for outcome in outcomes) == 0
+    assert max(outcome.attempts for outcome in outcomes) <= ATTEMPTS_MOST
+
+
+@pytest.mark.parametrize("lifetime_s", [300.0, 600.0, 3600.0])
+@pytest.mark.parametrize("failure", FAILURES)
+@pytest.mark.parametrize("jitter", [pytest.param(0.0, id="shortest-pauses"), pytest.param(0.999, id="longest-pauses")])
+def test_no_luck_with_the_jitter_is_needed_to_ride_out_two_minutes(
+    jitter: float, failure: Failure, lifetime_s: float
+) -> None:
+    outcomes = _outages(lifetime_s, 120.0, failure, lambda: jitter)
     assert max(outcome.without_s for outcome in outcomes) == 0
     assert max(outcome.attempts for outcome in outcomes) <= ATTEMPTS_MOST
 
@@ -78,8 +95,38 @@ def test_outage_longer_than_the_token_is_over_soon_after_the_issuer_returns(fail
     assert min(outcome.without_s for outcome in outcomes) > 0
 
 
+class _DeadForAll(Source):
+    """Fails each fetch, and while it lasts lets all others who share the store try for it as well."""
+
+    def __init__(self, clock: Clock) -> None:
+        self.calls = 0
+        self.others: list[TokenHolder] = []
+        self._clock = clock
+
+    def fetch(self) -> Grant:
+        self.calls += 1
+        others, self.others = self.others, []
+        for other in others:
+            other.renew_if_due()
+        self._clock.move(0.3)
+        raise TokenFetchError("status 503")
+
+
+def test_dead_issuer_gets_one_call_a_step_from_all_who_share_a_store(clock: Clock) -> None:
+    source, store = _DeadForAll(clock), MemoryStore()
+    holders = [TokenHolder("a", source, store, clock=clock) for _ in range(4)]
+    for step in range(1, 21):
+        winner = holders[step % len(holders)]
+        source.others = [holder for holder in holders if holder is not winner]
+        winner.renew_if_due()
+        clock.move(max(holder.renew_if_due() for holder in holders))
+        assert source.calls == step
+
+
 def test_attempts_and_seconds_without_a_token_are_counted() -> None:
     """The simulation can see what it looks for: an outage that the whole life cannot bridge."""
-    outcome = simulate_outage(lifetime_s=300.0, age_s=0.0, lasts_s=1000.0, failure=ANSWERS_503, seed=1)
+    outcome = simulate_outage(
+        lifetime_s=300.0, age_s=0.0, lasts_s=1000.0, failure=ANSWERS_503, jitter=random.Random(1).random
+    )
     assert outcome.attempts > 100
     assert 700 < outcome.without_s < 720

@@ -68,7 +68,8 @@ def test_reply_that_is_not_json_is_a_failed_fetch(refusal, body: bytes) -> None:
 @pytest.mark.parametrize(
     "document",
     [
-        pytest.param({"error": "invalid_grant", "error_description": _MARK}, id="error-object-with-200"),
+        pytest.param({"error": _MARK}, id="error-of-no-registered-code"),
+        pytest.param({"error": {"code": "invalid_client"}}, id="error-of-another-form"),
         pytest.param({"token": _MARK}, id="missing"),
         pytest.param({"access_token": None}, id="null"),
         pytest.param({"access_token": ""}, id="empty-string"),
@@ -83,6 +84,34 @@ def test_reply_that_is_not_json_is_a_failed_fetch(refusal, body: bytes) -> None:
 )
 def test_reply_without_a_token_is_a_failed_fetch(refusal, document: object) -> None:
     assert refusal(document) == "no token at /access_token: a non-empty string is expected there"
+
+
+@pytest.mark.parametrize("token", [{}, {"access_token": None}, {"access_token": ""}], ids=["absent", "null", "empty"])
+@pytest.mark.parametrize(
+    ("code", "refused"),
+    [("invalid_client", True), ("access_denied", True), ("temporarily_unavailable", False), ("server_error", False)],
+)
+def test_error_that_came_with_200_is_told_by_its_registered_code(
+    issuer, source, token: dict[str, object], code: str, refused: bool
+) -> None:
+    issuer.answer({"error": code, "error_description": _MARK, "token_type": "x", **token}, Retry_After="7")
+    with pytest.raises(TokenFetchError) as caught:
+        source.fetch()
+    assert (str(caught.value), caught.value.refused) == (f"token endpoint: status 200, {code}", refused)
+    assert caught.value.retry_after_s == 7
+
+
+def test_token_beside_an_error_counts(issuer, source) -> None:
+    issuer.answer({"error": "server_error", "access_token": "token-1"})
+    assert source.fetch().access_token == "token-1"
+
+
+def test_byte_order_mark_before_a_reply_is_skipped(issuer, source) -> None:
+    issuer.answer(b'\xef\xbb\xbf{"access_token": "token-1"}')
+    assert source.fetch().access_token == "token-1"
+    issuer.answer(b'\xef\xbb\xbf{"error": "invalid_client"}')
+    with pytest.raises(TokenFetchError, match="status 200, invalid_client"):
+        source.fetch()
 
 
 @pytest.mark.parametrize(

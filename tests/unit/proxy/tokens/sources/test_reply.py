@@ -19,6 +19,7 @@ from proxy.tokens.sources.reply import (
 
 _DATE = "Fri, 14 Nov 2025 10:00:00 GMT"
 _DATE_UNIX = 1_763_114_400
+_TEN_YEARS_S = 315_576_000.0
 
 
 def _reply(document: object, **fields: str) -> Reply:
@@ -60,6 +61,9 @@ def test_token_is_found_by_its_pointer(pointer: str, document: object) -> None:
         pytest.param("/tokens/-1", {"tokens": ["t"]}, id="negative-item"),
         pytest.param("/tokens/\N{ARABIC-INDIC DIGIT ZERO}", {"tokens": ["t"]}, id="digit-beyond-ascii"),
         pytest.param("/token/0", {"token": "t"}, id="within-a-string"),
+        pytest.param("/tokens/00", {"tokens": ["t"]}, id="item-with-a-leading-zero"),
+        pytest.param("/tokens/01", {"tokens": ["s", "t"]}, id="second-item-with-a-leading-zero"),
+        pytest.param("/tokens/" + "1" * 5000, {"tokens": ["t"]}, id="item-of-5000-digits"),
         pytest.param("/token/a", {"token": None}, id="within-null"),
         pytest.param("/Token", {"token": "t"}, id="another-case"),
     ],
@@ -79,6 +83,8 @@ def test_pointer_that_leads_nowhere_finds_no_token(pointer: str, document: objec
         pytest.param("2025-11-14T10:05:00Z", 300.0, id="rfc-3339-utc"),
         pytest.param("2025-11-14T11:05:00.500+01:00", 300.5, id="rfc-3339-with-offset"),
         pytest.param("2025-11-14 10:05:00+00:00", 300.0, id="rfc-3339-with-a-space"),
+        pytest.param("2025-11-14t10:05:00z", 300.0, id="rfc-3339-in-lower-case"),
+        pytest.param(_DATE_UNIX + _TEN_YEARS_S, _TEN_YEARS_S, id="ten-years"),
     ],
 )
 def test_absolute_expiry_counts_from_the_date_of_the_reply(expires_at: object, lifetime_s: float) -> None:
@@ -95,6 +101,9 @@ def test_absolute_expiry_counts_from_the_date_of_the_reply(expires_at: object, l
         pytest.param(float("nan"), _DATE, "not above 0", id="nan"),
         pytest.param(float("inf"), _DATE, "not above 0", id="infinity"),
         pytest.param(10**400, _DATE, "not above 0", id="401-digits"),
+        pytest.param((_DATE_UNIX + 300) * 10**6, _DATE, "more than 10 years ahead", id="unix-microseconds"),
+        pytest.param(_DATE_UNIX + _TEN_YEARS_S + 1, _DATE, "more than 10 years ahead", id="ten-years-and-a-second"),
+        pytest.param("9999-12-31T23:59:59Z", _DATE, "more than 10 years ahead", id="last-year"),
         pytest.param("2025-11-14T10:05:00", _DATE, "has no zone", id="no-zone"),
         pytest.param("tomorrow", _DATE, "neither a number nor an RFC 3339 time", id="words"),
         pytest.param("", _DATE, "neither a number nor an RFC 3339 time", id="empty"),
@@ -103,6 +112,9 @@ def test_absolute_expiry_counts_from_the_date_of_the_reply(expires_at: object, l
         pytest.param(_DATE_UNIX + 300, None, "needs the reply's Date", id="date-absent"),
         pytest.param(_DATE_UNIX + 300, "s3cret-mark", "needs the reply's Date", id="date-junk"),
         pytest.param(_DATE_UNIX + 300, "Fri, 99 Nov 2025 10:00:00 GMT", "needs the reply's Date", id="date-of-no-day"),
+        pytest.param(
+            _DATE_UNIX + 300, "Fri Nov 14 10:00:00 99999999999", "needs the reply's Date", id="date-of-no-year"
+        ),
     ],
 )
 def test_absolute_expiry_that_is_no_instant_ahead_is_a_failed_fetch(
@@ -112,6 +124,12 @@ def test_absolute_expiry_that_is_no_instant_ahead_is_a_failed_fetch(
     with pytest.raises(TokenFetchError, match=reason) as caught:
         _lifetime_s({"access_token": mark, "expires": expires_at}, ReplyShape(expires_at="/expires"), **fields)
     assert mark not in str(caught.value)
+
+
+@pytest.mark.usefixtures("far_from_utc")
+def test_date_of_the_reply_without_a_zone_is_in_utc() -> None:
+    document = {"access_token": "t", "expires": _DATE_UNIX + 300}
+    assert _lifetime_s(document, ReplyShape(expires_at="/expires"), Date="Fri Nov 14 10:00:00 2025") == 300.0
 
 
 def test_absolute_expiry_that_is_absent_needs_no_date() -> None:

@@ -40,6 +40,13 @@ def test_date_is_the_time_until_then(ahead_s: int) -> None:
     assert ahead_s - 10 < parsed <= ahead_s
 
 
+@pytest.mark.usefixtures("far_from_utc")
+def test_date_without_a_zone_is_in_utc() -> None:
+    parsed = parse_retry_after(time.asctime(time.gmtime(time.time() + 3600)))
+    assert parsed is not None
+    assert 3590 < parsed <= 3600
+
+
 @given(value=st.text(max_size=60) | st.from_regex(r"[A-Z][a-z]{2}, \d\d [A-Z][a-z]{2} \d{1,6} \d\d:\d\d:\d\d .{1,5}"))
 def test_any_text_is_a_time_from_zero_on_or_none(value: str) -> None:
     parsed = parse_retry_after(value)
