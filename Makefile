@@ -1,16 +1,20 @@
 # make run: the proxy on 127.0.0.1:5002 with the sandbox behind it. make test: every test. Both set everything up.
+# make prove: the proof table of the token holder, measured (half an hour).
 SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: run test check format lock clean
+.PHONY: run test prove check format lock clean
 
 run: $(VENV)/run.stamp
 	@exec $(BIN)/gunicorn wsgi:app
 
 test: $(VENV)/dev.stamp node_modules/.stamp
 	$(BIN)/pytest
+
+prove: $(VENV)/dev.stamp
+	$(BIN)/python -m bench.prove_token
 
 check: $(VENV)/dev.stamp
 	$(BIN)/ruff format --check .
@@ -42,9 +46,11 @@ $(VENV)/dev.stamp: requirements-dev.txt $(VENV)/run.stamp
 	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.txt
 	@touch $@
 
-# The openai client for node, as callers use it. On Debian a missing tool is installed where that is allowed.
+# The openai client for node, as callers use it, and an authorization server. On Debian a missing tool is installed
+# where that is allowed.
 node_modules/.stamp: package-lock.json
-	@{ command -v npm && command -v curl && command -v openssl; } > /dev/null || { apt-get update -qq && apt-get install -y -qq curl nodejs npm openssl > /dev/null; } \
-		|| { echo "make test needs node, npm, curl and openssl" >&2; exit 1; }
+	@{ command -v npm && command -v curl && command -v openssl && command -v redis-server; } > /dev/null \
+		|| { apt-get update -qq && apt-get install -y -qq curl nodejs npm openssl redis-server > /dev/null; } \
+		|| { echo "make test needs node, npm, curl, openssl and redis-server" >&2; exit 1; }
 	npm ci --silent --no-audit --no-fund
 	@touch $@
