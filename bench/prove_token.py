@@ -96,7 +96,7 @@ def _run_stage(stage: tuple[Lane, ...], names: set[str], lab: Lab) -> list[Row]:
             if name in names:
                 rows.append(_measure(name, proof, lab))
 
-    # Daemons: an interrupt ends the bench at once, and `_left_behind` what they have started.
+    # Daemons: an interrupt does not wait for them, and `_left_behind` ends what they have started.
     threads = [threading.Thread(target=run, args=(lane,), daemon=True) for lane in stage]
     for thread in threads:
         thread.start()

@@ -85,13 +85,16 @@ def renewal_latency(lab: Lab) -> Row:
             lab.say("P3", f"run {number + 1} of {runs}: {found[-1]}")
     median = {name: statistics.median(run[name] for run in found) for name in found[0]}
     chance = statistics.median(abs(run["chance"]) for run in found)
+    # Of the median of so many runs, were they normally distributed.
+    error = 1.25 * statistics.stdev(run["difference"] for run in found) / len(found) ** 0.5
     return Row(
         "P3",
         f"p99 within {NEAR_S:.0f} s of a renewal that takes {ISSUER_TAKES_S:.0f} s, against elsewhere, beside a proxy "
         f"that renews nothing; medians of {runs} runs of {run_s:.0f} s, 2 x {PER_SECOND} requests/s",
         f"{median['near_ms']:.2f} ms near, {median['elsewhere_ms']:.2f} ms elsewhere; beside it at the same instants "
         f"{median['lasting_near_ms']:.2f} and {median['lasting_elsewhere_ms']:.2f} ms: {median['difference']:+.1%} "
-        f"(two halves of elsewhere differ by {chance:.1%}); {sum(run['failed'] for run in found):.0f} failed",
+        f"± {error:.1%} (two halves of elsewhere differ by {chance:.1%}); "
+        f"{sum(run['failed'] for run in found):.0f} failed",
         "no slower by more than 5 %",
         median["difference"] <= MOST and not any(run["failed"] for run in found),
         {"runs": found, "lifetime_s": LIFETIME_S},
