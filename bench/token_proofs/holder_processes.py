@@ -33,6 +33,8 @@ _PAUSE_S = 0.25  # of a caller that was turned away
 _DRAWN_TOGETHER = 50
 ON_THE_WAY_S = 0.08  # from a draw to its check: as a slow network would take to the upstream
 
+STALLED_S = 0.5  # less than the guard of a token of 3 s: what is checked later says nothing about its holder
+
 Found = list[dict[str, Any]]
 
 
@@ -99,10 +101,14 @@ def draw(holder: TokenHolder, start: Any, threads: int, calls: float) -> dict[st
     def caller(counts: Counter[str]) -> None:
         left = int(calls) // threads
         while left > 0:
+            began = time.monotonic()
             tokens = _drawn(holder, min(left, _DRAWN_TOGETHER))
             left -= len(tokens)
             time.sleep(ON_THE_WAY_S)
-            counts.update(mint.check(token.value).state for token in tokens)
+            states = Counter(mint.check(token.value).state for token in tokens)
+            if time.monotonic() - began > STALLED_S:
+                states = Counter({"stalled": len(tokens)})  # of use for nothing: this process stood still
+            counts.update(states)
             if not tokens:
                 counts["turned away"] += 1
                 time.sleep(_PAUSE_S)

@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -57,7 +58,11 @@ class ProxyProcess:
         try:
             return self.process.wait(STOP_WITHIN_S)
         except subprocess.TimeoutExpired:
-            os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.send_signal(signal.SIGABRT)  # writes down where it hangs
+            with suppress(subprocess.TimeoutExpired):
+                self.process.wait(5)
+            with suppress(ProcessLookupError):
+                os.killpg(self.process.pid, signal.SIGKILL)
             self.process.wait()
             raise AssertionError(f"the proxy did not end in {STOP_WITHIN_S} s:\n{self.log()}") from None
 
@@ -111,12 +116,16 @@ def launch(
         return subprocess.Popen(
             [sys.executable, "-m", "gunicorn", "wsgi:app"],
             cwd=ROOT,
-            env={**os.environ, "LLM_PROXY_CONFIG": str(file), "XDG_RUNTIME_DIR": str(folder), **(environ or {})},
+            env={**os.environ, "PYTHONFAULTHANDLER": "1", **_places(file, folder), **(environ or {})},
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
             start_new_session=True,
         )
+
+
+def _places(file: Path, folder: Path) -> dict[str, str]:
+    return {"LLM_PROXY_CONFIG": str(file), "XDG_RUNTIME_DIR": str(folder)}
 
 
 def free_port() -> int:
