@@ -32,7 +32,6 @@ _ENDS_WITHIN_S = 600.0
 _PAUSE_S = 0.25  # of a caller that was turned away
 _DRAWN_TOGETHER = 50
 ON_THE_WAY_S = 0.08  # from a draw to its check: as a slow network would take to the upstream
-
 STALLED_S = 0.5  # less than the guard of a token of 3 s: what is checked later says nothing about its holder
 
 Found = list[dict[str, Any]]
@@ -105,7 +104,7 @@ def draw(holder: TokenHolder, start: Any, threads: int, calls: float) -> dict[st
             tokens = _drawn(holder, min(left, _DRAWN_TOGETHER))
             left -= len(tokens)
             time.sleep(ON_THE_WAY_S)
-            states = Counter(mint.check(token.value).state for token in tokens)
+            states: Counter[str] = Counter(mint.check(token.value).state for token in tokens)
             if time.monotonic() - began > STALLED_S:
                 states = Counter({"stalled": len(tokens)})  # of use for nothing: this process stood still
             counts.update(states)

@@ -55,9 +55,9 @@ class Issuer:
         self._mode: Mode = "good"
         self._contexts = _contexts(tls_folder) if tls_folder is not None else None
         self._listener = self._listen(0)
-        self._port = int(self._listener.getsockname()[1])
+        self.port = int(self._listener.getsockname()[1])
         scheme = "http" if tls_folder is None else "https"
-        self.url = f"{scheme}://127.0.0.1:{self._port}/token"
+        self.url = f"{scheme}://127.0.0.1:{self.port}/token"
 
     @property
     def mode(self) -> Mode:
@@ -69,7 +69,7 @@ class Issuer:
         if mode == "refuse" and was != "refuse":
             self._shut()
         elif was == "refuse" and mode != "refuse":
-            self._listener = self._listen(self._port)
+            self._listener = self._listen(self.port)
 
     def tokens(self) -> list[Call]:
         """The calls that have brought a token."""

@@ -18,12 +18,12 @@ import yaml
 
 from bench.token_proofs.issuer import Call, Issuer
 from bench.token_proofs.load import Caller, Sample
-from bench.token_proofs.proxies import Config, config_for, kill_all, owner_of_port, start, wait_for, workers_of
+from bench.token_proofs.proxies import Config, config_for, kill_all, owner_of_connection, start, wait_for, workers_of
 from bench.token_proofs.rows import Lab, Row
 from tests.support.proxy_process import ProxyProcess
 from tests.support.sandbox_client import SandboxClient
 
-ISSUER_TAKES_S = 0.7
+ISSUER_TAKES_S = 1.5  # so that whoever fetches is found while it does
 WORKERS = 2
 HANGS_AFTER_S = 10.0  # a request waits 6 s for a token at most
 SETTLES_WITHIN_S = 30.0
@@ -147,7 +147,7 @@ def _kill_fetcher(stage: _Stage, cycle: int) -> None:
     stage.redefine(cycle)
     stage.proxy.signal(signal.SIGHUP)
     call = stage.await_fetch(cycle)
-    fetcher = owner_of_port(call.port, workers_of(stage.proxy))
+    fetcher = owner_of_connection(call.port, stage.issuer.port, workers_of(stage.proxy))
     assert fetcher is not None, "no worker has the connection of the fetch"
     os.kill(fetcher, signal.SIGKILL)
 

@@ -74,9 +74,9 @@ def warm_up(proxy: ProxyProcess, workers: int) -> None:
     assert not bad, f"warming up: {bad[0]}\n{proxy.log()[-2000:]}"
 
 
-def owner_of_port(port: int, pids: set[int]) -> int | None:
-    """Which of the processes has a TCP connection from that local port, or None."""
-    inode = _inode_of_port(port)
+def owner_of_connection(port: int, peer_port: int, pids: set[int]) -> int | None:
+    """Which of the processes has the TCP connection from the one port to the other, or None."""
+    inode = _inode_of_connection(port, peer_port)
     for pid in pids:
         with suppress(OSError):
             for descriptor in Path(f"/proc/{pid}/fd").iterdir():
@@ -117,9 +117,10 @@ def _answers(proxy: ProxyProcess) -> bool:
     return False
 
 
-def _inode_of_port(port: int) -> str:
+def _inode_of_connection(port: int, peer_port: int) -> str:
+    """Linux gives one local port to several connections, as long as their peers differ."""
     for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
         fields = line.split()
-        if int(fields[1].rpartition(":")[2], 16) == port:
+        if [int(address.rpartition(":")[2], 16) for address in fields[1:3]] == [port, peer_port]:
             return fields[9]
     return ""

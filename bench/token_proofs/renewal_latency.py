@@ -25,6 +25,7 @@ NEAR_S = 2.0
 WORKERS = 2
 PER_SECOND = 110
 MOST = 0.05
+ERROR_MOST = 0.1  # beyond it the machine was too busy to say anything
 
 Rule = Callable[[Sample], bool]
 
@@ -95,8 +96,10 @@ def renewal_latency(lab: Lab) -> Row:
         f"{median['lasting_near_ms']:.2f} and {median['lasting_elsewhere_ms']:.2f} ms: {median['difference']:+.1%} "
         f"± {error:.1%} (two halves of elsewhere differ by {chance:.1%}); "
         f"{sum(run['failed'] for run in found):.0f} failed",
-        "no slower by more than 5 %",
-        median["difference"] <= MOST and not any(run["failed"] for run in found),
+        "no slower by more than 5 %, give or take the standard error, which is 10 % at most",
+        median["difference"] - error <= MOST
+        and (lab.quick or error <= ERROR_MOST)
+        and not any(run["failed"] for run in found),
         {"runs": found, "lifetime_s": LIFETIME_S},
     )
 
