@@ -21,6 +21,7 @@ from loguru import logger  # noqa: E402
 
 from proxy.gunicorn_workers import check_head  # noqa: E402
 from proxy.observability.logging import set_up  # noqa: E402
+from proxy.observability.metrics_folder import MetricsFolder  # noqa: E402
 from proxy.token_sources import is_single_active  # noqa: E402
 from proxy.tokens.stores.file import StoreError, open_folder  # noqa: E402
 from sandbox.process import SandboxError, SandboxProcess  # noqa: E402
@@ -73,11 +74,21 @@ def on_starting(server):
 
 
 def when_ready(server):
+    # Once, at a full start: workers that come with a SIGHUP count on in the same folder.
+    server.metrics_folder = _make_metrics_folder()
     host = f"[{_server.host}]" if ":" in _server.host else _server.host
     if _settings.sandbox is not None:
         body = '{"model": "sandbox-chat", "messages": [{"role": "user", "content": "Hello"}]}'
         url = f"http://{host}:{_server.port}{_server.url_prefixes[0]}/v1/chat/completions"
         print(f"\nTry it:\n  curl {url} -d '{body}'\n", file=sys.stderr, flush=True)
+
+
+def _make_metrics_folder():
+    try:
+        return MetricsFolder.make(open_folder())
+    except (OSError, StoreError) as error:
+        logger.error("metrics: {}; each worker counts for itself", error)
+        return None
 
 
 def pre_request(worker, req):
@@ -91,6 +102,9 @@ def worker_exit(server, worker):
 
 
 def on_exit(server):
+    folder = getattr(server, "metrics_folder", None)
+    if folder is not None:
+        folder.remove()
     sandbox = getattr(server, "sandbox", None)
     if sandbox is not None:
         sandbox.stop()

@@ -2,15 +2,16 @@
 
 import re
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeAlias
 
 from pydantic import AfterValidator, field_validator
 
-from config.addresses import check_base_url
+from config.addresses import check_base_url, check_http_proxy
 from config.certificates import CaBundle, ClientCert
 from config.errors import Fault
 from config.fields import FIELDS_DIFFER, FieldName, FieldValue
-from config.values import NOT_EMPTY, Count, Label, Seconds, Section, Text
+from config.secret_ref import SecretRef
+from config.values import NOT_EMPTY, Count, Label, RequiredSecret, Seconds, Section, Text
 
 # `model` is chosen by `models`, `stream` by the caller.
 _RESERVED_MEMBERS = ("model", "stream")
@@ -34,6 +35,15 @@ def _check_settable(member: str) -> str:
     if member in _RESERVED_MEMBERS:
         raise Fault("must not be model or stream")
     return member
+
+
+def _check_http_proxy(secret: SecretRef) -> SecretRef:
+    check_http_proxy(secret.reveal())
+    return secret
+
+
+# It holds a password, so all of it is a secret.
+HttpProxyUrl: TypeAlias = Annotated[RequiredSecret, AfterValidator(_check_http_proxy)]
 
 
 class Embeddings(Section):
@@ -68,6 +78,7 @@ class Upstream(Section):
     renew_on: frozenset[Annotated[int, AfterValidator(_check_renewable)]] = frozenset({401})
     timeouts: Timeouts = Timeouts()
     keepalive_comment_s: Seconds | None = 4
+    http_proxy: HttpProxyUrl | None = None
     ca_bundle: CaBundle | None = None
     client_cert: ClientCert | None = None
 

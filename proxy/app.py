@@ -7,6 +7,7 @@ import httpx2
 from flask import Blueprint, Flask
 
 from config import Settings
+from config.addresses import check_http_proxy
 from config.schema import ClientKey, Server
 from config.upstreams import Upstream as UpstreamSection
 from proxy.auth import Caller, ClientKeys
@@ -14,20 +15,28 @@ from proxy.blueprints.chat import chat_blueprint
 from proxy.blueprints.embeddings import embeddings_blueprint
 from proxy.blueprints.forward import Forwarder, Upstream
 from proxy.blueprints.models import models_blueprint
-from proxy.blueprints.operations import health_blueprint, status_blueprint
+from proxy.blueprints.operations import health_blueprint, metrics_blueprint, status_blueprint
 from proxy.blueprints.passthrough import passthrough_blueprint
 from proxy.caller_watch import CallerWatch
 from proxy.hooks import Hooks
+from proxy.lean_flask import LeanFlask
 from proxy.limits import RateLimits, Slots
+from proxy.observability.metrics import Metrics
+from proxy.observability.metrics_folder import folder_of_environment
+from proxy.observability.metrics_page import CONTENT_TYPE, MetricsPage
+from proxy.observability.request_log import AccessLog
 from proxy.routing import ModelMap
 from proxy.token_sources import build_source, build_store, is_single_active
 from proxy.tokens.holder import TokenHolder
+from proxy.tokens.listener import TokenListener
+from proxy.upstreams.answer_body import Timeouts
 from proxy.upstreams.client import AsyncUpstreamClient, UpstreamClient, UpstreamSettings
 from proxy.upstreams.embedding_batches import EmbeddingBatches
 from proxy.upstreams.event_loop import EventLoopThread
 from proxy.upstreams.lazy_transport import LazyTransport
 from proxy.upstreams.tls import ClientTls
-from proxy.upstreams.transport import SocketTransport, Timeouts
+from proxy.upstreams.transport import SocketTransport
+from proxy.upstreams.tunnel import HttpProxy
 
 # RAGFlow up to 0.26 builds /v1/v1 from a base URL with a trailing slash.
 VERSION_PATHS = ("", "/v1", "/v1/v1")
@@ -53,17 +62,26 @@ class Parts:
 
 def create_app(settings: Settings) -> Flask:
     """A WSGI app for one worker. Starts nothing: threads and connections come with the first request to need them."""
-    app = Flask("proxy", static_folder=None)
+    app = LeanFlask("proxy", static_folder=None)
     # A redirect would make clients drop their key or turn a POST into a GET.
     app.url_map.strict_slashes = False
     app.url_map.merge_slashes = False
     app.json.ensure_ascii = False  # type: ignore[attr-defined]  # of Flask's default provider
     app.json.sort_keys = False  # type: ignore[attr-defined]
-    parts = build_parts(settings)
+    metrics = Metrics(
+        [section.name for section in settings.upstreams], list(settings.token_sources), folder_of_environment()
+    )
+    parts = build_parts(settings, metrics)
     upstreams = [_upstream(section, parts) for section in settings.upstreams]
     slots = Slots(_requests_most(settings.server))
     hooks = Hooks(
-        _client_keys(settings.client_keys), RateLimits(), slots, allowed_origins=settings.server.allowed_origins
+        _client_keys(settings.client_keys),
+        RateLimits(),
+        slots,
+        AccessLog(level=settings.logging.level, line_format=settings.logging.format),
+        metrics,
+        paths=[prefix + version for prefix in settings.server.url_prefixes for version in VERSION_PATHS],
+        allowed_origins=settings.server.allowed_origins,
     )
     hooks.install(app)
     forwarder = Forwarder(upstreams, CallerWatch(), max_body_bytes=settings.server.max_body_bytes)
@@ -76,11 +94,15 @@ def create_app(settings: Settings) -> Flask:
         hooks.guard(blueprint)
         _register_everywhere(app, blueprint, settings.server.url_prefixes)
     used = {section.token_source for section in settings.upstreams}
-    app.register_blueprint(health_blueprint({name: parts.holders[name] for name in parts.holders if name in used}))
-    status = status_blueprint(parts.holders, list(parts.upstreams), slots)
-    if not settings.server.is_loopback:
-        hooks.guard_operations(status)
-    app.register_blueprint(status)
+    used_holders = {name: holder for name, holder in parts.holders.items() if name in used}
+    app.register_blueprint(health_blueprint(used_holders))
+    for blueprint in (
+        status_blueprint(parts.holders, list(parts.upstreams), slots),
+        metrics_blueprint(MetricsPage(metrics, used_holders).text, CONTENT_TYPE),
+    ):
+        if not settings.server.is_loopback:
+            hooks.guard_operations(blueprint)
+        app.register_blueprint(blueprint)
     app.extensions["llm_proxy"] = parts
     return app
 
@@ -92,7 +114,7 @@ def _requests_most(server: Server) -> int:
     return server.max_concurrent_requests
 
 
-def build_parts(settings: Settings) -> Parts:
+def build_parts(settings: Settings, listener: TokenListener | None = None) -> Parts:
     """The holders, the clients and the event loop; nothing of it has started."""
     holders = {
         name: TokenHolder(
@@ -100,6 +122,7 @@ def build_parts(settings: Settings) -> Parts:
             build_source(section),
             build_store(section, settings.token_store),
             single_active=is_single_active(section),
+            listener=listener,
         )
         for name, section in settings.token_sources.items()
     }
@@ -147,7 +170,9 @@ def _upstream(section: UpstreamSection, parts: Parts) -> Upstream:
 def _client(section: UpstreamSection, holders: Mapping[str, TokenHolder]) -> UpstreamClient:
     settings = upstream_settings(section)
     tls = upstream_tls(section)
-    transport = SocketTransport(httpx2.URL(section.base_url), tls=tls, timeouts=settings.timeouts)
+    transport = SocketTransport(
+        httpx2.URL(section.base_url), tls=tls, timeouts=settings.timeouts, http_proxy=upstream_http_proxy(section)
+    )
     return UpstreamClient(settings, _holder(section, holders), transport)
 
 
@@ -171,7 +196,9 @@ def _batches(section: UpstreamSection, parts: Parts) -> EmbeddingBatches | None:
 def _async_transport(section: UpstreamSection) -> httpx2.AsyncHTTPTransport:
     tls = upstream_tls(section)
     verify = True if tls is None else tls.context()
-    return httpx2.AsyncHTTPTransport(verify=verify, trust_env=False, limits=_NO_LIMITS)
+    http_proxy = upstream_http_proxy(section)
+    proxy = None if http_proxy is None else http_proxy()
+    return httpx2.AsyncHTTPTransport(verify=verify, trust_env=False, limits=_NO_LIMITS, proxy=proxy)
 
 
 def upstream_settings(section: UpstreamSection) -> UpstreamSettings:
@@ -189,6 +216,12 @@ def upstream_settings(section: UpstreamSection) -> UpstreamSettings:
 
 def _holder(section: UpstreamSection, holders: Mapping[str, TokenHolder]) -> TokenHolder | None:
     return None if section.token_source is None else holders[section.token_source]
+
+
+def upstream_http_proxy(section: UpstreamSection) -> HttpProxy | None:
+    """Tells the proxy as it is given now, judged as at load; None where the way is direct."""
+    url = section.http_proxy
+    return None if url is None else lambda: httpx2.Proxy(check_http_proxy(url.reveal()))
 
 
 def upstream_tls(section: UpstreamSection) -> ClientTls | None:

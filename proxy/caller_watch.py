@@ -1,9 +1,10 @@
 """Sees callers that go away while their request runs; a WSGI server alone would notice at its second write only.
 
-One thread (a greenlet under gevent) per worker watches the sockets of all running requests. A socket that turns
-readable is looked at without taking anything: nothing there means that the caller has closed it. A caller that only
-closed its sending half looks the same and is taken for gone, as nginx does. Bytes of a next, pipelined request end the
-watching of that socket, since it stays readable from then on.
+One thread (a greenlet under gevent) per worker watches the sockets of all requests that run for longer than a moment;
+most are over before it would be worth the while. A socket that turns readable is looked at without taking anything:
+nothing there means that the caller has closed it. A caller that only closed its sending half looks the same and is
+taken for gone, as nginx does. Bytes of a next, pipelined request end the watching of that socket, since it stays
+readable from then on.
 """
 
 import selectors
@@ -16,35 +17,42 @@ LOOK_EVERY_S = 0.2
 
 
 class CallerWatch:
-    """Tells a running request that its caller has gone, within about LOOK_EVERY_S."""
+    """Tells a running request that its caller has gone, within about twice LOOK_EVERY_S."""
 
     def __init__(self) -> None:
+        self._new: dict[socket.socket, Callable[[], None]] = {}  # not in the selector yet
         self._selector = selectors.DefaultSelector()
-        self._changed = threading.Condition()  # guards the selector's map
+        self._changed = threading.Condition()  # guards both
+        self._sleeps = True  # until a socket comes
         self._thread: threading.Thread | None = None
 
     def watch(self, sock: socket.socket, on_gone: Callable[[], None]) -> None:
         """Call `on_gone` once when the peer of `sock` closes; unwatch() must come before the socket is closed."""
         with self._changed:
-            self._drop(sock)  # whatever had this descriptor before is gone
-            self._selector.register(sock, selectors.EVENT_READ, (sock, on_gone))
+            self._new[sock] = on_gone
             if self._thread is None or not self._thread.is_alive():
                 self._thread = threading.Thread(target=self._run, name="caller-watch", daemon=True)
                 self._thread.start()
-            self._changed.notify()
+            if self._sleeps:
+                self._changed.notify()
 
     def unwatch(self, sock: socket.socket) -> None:
         with self._changed:
-            self._drop(sock)
+            if self._new.pop(sock, None) is None:
+                self._drop(sock)
 
     def _run(self) -> None:
         while True:
-            with self._changed:
-                while not self._selector.get_map():
-                    self._changed.wait()
             # A bounded wait: gevent's selector starts to watch a socket at its next select() only.
             for key, _ in self._selector.select(LOOK_EVERY_S):
                 self._look(key)
+            with self._changed:
+                self._sleeps = not self._new and not self._selector.get_map()
+                while self._sleeps:
+                    self._changed.wait()
+                    self._sleeps = not self._new
+                while self._new:
+                    self._add(*self._new.popitem())
 
     def _look(self, key: selectors.SelectorKey) -> None:
         with self._changed:
@@ -55,6 +63,11 @@ class CallerWatch:
             self._drop(sock)
         if gone:
             on_gone()
+
+    def _add(self, sock: socket.socket, on_gone: Callable[[], None]) -> None:
+        self._drop(sock)  # whatever had this descriptor before is gone
+        with suppress(ValueError, OSError):  # closed meanwhile
+            self._selector.register(sock, selectors.EVENT_READ, (sock, on_gone))
 
     def _drop(self, sock: socket.socket) -> None:
         with suppress(KeyError, ValueError):  # dropped before

@@ -14,7 +14,10 @@ from gunicorn.workers.ggevent import GeventWorker
 from gunicorn.workers.gthread import ThreadWorker
 from loguru import logger
 
+from proxy import gunicorn_response
 from proxy.errors import InternalError, InvalidRequest, ProxyError, as_openai_error
+
+gunicorn_response.install()
 
 # The first that fits. A field that the app tried to send is a fault of ours, though gunicorn calls it a parse error.
 _STATUSES: tuple[tuple[type[BaseException], str], ...] = (

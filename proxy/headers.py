@@ -5,19 +5,20 @@ Lists of what may cross, not of what may not: a field that somebody invents tomo
 
 import re
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from email.utils import parsedate_to_datetime
+from typing import Any
 
 Fields = list[tuple[str, str]]
 
-# Caller to upstream. Credentials, cookies, hop-by-hop fields and forwarding fields are not among them.
+# Caller to upstream, beside the body's own fields. Credentials, cookies, hop-by-hop and forwarding fields are not here.
 REQUEST_FIELDS = {
-    "content-type": "the upstream may read it; the body crosses as it came",
-    "openai-beta": "switches features of the OpenAI API",
-    "idempotency-key": "a caller's own retry must stay recognisable",
+    "OpenAI-Beta": "switches features of the OpenAI API",
+    "Idempotency-Key": "a caller's own retry must stay recognisable",
     "traceparent": "W3C trace context",
     "tracestate": "W3C trace context",
 }
+_REQUEST_KEYS = [(name, f"HTTP_{name.upper().replace('-', '_')}") for name in REQUEST_FIELDS]
 
 # Upstream to caller, by name or by prefix.
 ANSWER_FIELDS = {
@@ -35,9 +36,10 @@ _ASCII_VALUE = re.compile(r"[\t\x20-\x7e]*")
 _VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
 
 
-def request_fields(fields: Iterable[tuple[str, str]]) -> Fields:
-    """The caller's fields that go to the upstream."""
-    return [(name, value) for name, value in fields if name.lower() in REQUEST_FIELDS and _ASCII_VALUE.fullmatch(value)]
+def request_fields(environ: Mapping[str, Any]) -> Fields:
+    """The caller's fields that go to the upstream, out of a WSGI environ (PEP 3333)."""
+    given = [(name, environ[key]) for name, key in _REQUEST_KEYS if key in environ]
+    return [(name, value) for name, value in given if _ASCII_VALUE.fullmatch(value)]
 
 
 def answer_fields(fields: Iterable[tuple[str, str]]) -> Fields:
@@ -45,13 +47,11 @@ def answer_fields(fields: Iterable[tuple[str, str]]) -> Fields:
     kept: Fields = []
     for name, value in fields:
         lower = name.lower()
-        if not _VALUE.fullmatch(value):
-            continue
         if lower == "x-request-id":
-            kept.append((UPSTREAM_REQUEST_ID, value))
-        elif lower == "retry-after" and not is_sane_retry_after(value):
+            name = UPSTREAM_REQUEST_ID
+        elif lower not in ANSWER_FIELDS and not lower.startswith(ANSWER_PREFIXES):
             continue
-        elif lower in ANSWER_FIELDS or lower.startswith(ANSWER_PREFIXES):
+        if _VALUE.fullmatch(value) and (lower != "retry-after" or is_sane_retry_after(value)):
             kept.append((name, value))
     return kept
 

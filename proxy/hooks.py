@@ -1,40 +1,25 @@
-"""What happens around every request, in order: id, client key, limits; then errors as JSON, CORS, the access line.
+"""What happens around every request, in order: id, client key, limits; then CORS, the access line, the counts.
 
-The views in between raise errors of ours and know nothing of all this.
+The views in between raise errors of ours and know nothing of all this; `error_answers` makes answers of those.
 """
 
+import os
 import re
-import socket
 import time
-import uuid
 from collections.abc import Iterable, Sequence
-from contextlib import suppress
 from functools import partial
 from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
-from flask import Blueprint, Flask, Response, g, jsonify, request
-from loguru import logger
+from flask import Blueprint, Flask, Response, g, request
 from werkzeug.exceptions import HTTPException
-from werkzeug.exceptions import MethodNotAllowed as WerkzeugMethodNotAllowed
 
 from proxy.auth import Caller, ClientKeys
-from proxy.errors import (
-    BodyTimeout,
-    BodyTooLarge,
-    CallerGone,
-    InternalError,
-    InvalidClientKey,
-    InvalidRequest,
-    MethodNotAllowed,
-    ProxyError,
-    RouteNotFound,
-    ServiceError,
-    UpstreamAnswer,
-    as_openai_error,
-)
-from proxy.headers import answer_fields
+from proxy.error_answers import answer_error, answer_http_exception, answer_unexpected
+from proxy.errors import InvalidClientKey, ProxyError, RouteNotFound
+from proxy.lean_flask import Finishing
 from proxy.limits import RateLimits, Slots
-from proxy.observability.request_log import RequestLog
+from proxy.observability.metrics import Metrics
+from proxy.observability.request_log import AccessLog, RequestLog
 from proxy.relay import PieceRelay, StreamRelay
 from proxy.request_state import RequestState, current
 
@@ -47,7 +32,22 @@ _FINISH = "llm_proxy.finish"  # the environ's entry for what must happen at a re
 class Hooks:
     """Wires the order of things into an app and its blueprints."""
 
-    def __init__(self, keys: ClientKeys, rates: RateLimits, slots: Slots, *, allowed_origins: Sequence[str]) -> None:
+    def __init__(
+        self,
+        keys: ClientKeys,
+        rates: RateLimits,
+        slots: Slots,
+        access_log: AccessLog,
+        metrics: Metrics,
+        *,
+        paths: Sequence[str],
+        allowed_origins: Sequence[str],
+    ) -> None:
+        """`paths`: what may stand before a route, such as `/v1`; `allowed_origins`: for browsers (CORS)."""
+        self._access_log = access_log
+        self._metrics = metrics
+        self._paths = sorted(paths, key=len, reverse=True)
+        self._routes: dict[str, str] = {}
         self._keys = keys
         self._rates = rates
         self._slots = slots
@@ -57,9 +57,9 @@ class Hooks:
         app.wsgi_app = _finishing(app.wsgi_app)  # type: ignore[assignment,method-assign]  # Flask's own way to wrap an app
         app.before_request(self._begin)
         app.after_request(self._end)
-        app.register_error_handler(ProxyError, _answer_error)
-        app.register_error_handler(HTTPException, _answer_http_exception)
-        app.register_error_handler(Exception, _answer_unexpected)
+        app.register_error_handler(ProxyError, answer_error)
+        app.register_error_handler(HTTPException, answer_http_exception)
+        app.register_error_handler(Exception, answer_unexpected)
 
     def guard(self, blueprint: Blueprint) -> None:
         """Let only callers with a client key, a free slot and rate left into this blueprint's views."""
@@ -70,13 +70,16 @@ class Hooks:
         blueprint.before_request(self._admit_admin)
 
     def _begin(self) -> Response | None:
-        given = request.headers.get("X-Request-Id", "")
-        request_id = given if _SANE_REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
-        route = request.url_rule.rule if request.url_rule is not None else "-"
-        g.state = RequestState(RequestLog(request_id, request.method, route))
-        if request.environ["PATH_INFO"].startswith("//"):
+        environ, rule = request.environ, request.url_rule
+        given = environ.get("HTTP_X_REQUEST_ID", "")
+        request_id = given if _SANE_REQUEST_ID.fullmatch(given) else os.urandom(16).hex()
+        route = rule.rule if rule is not None else "-"
+        g.state = RequestState(RequestLog(request_id, environ["REQUEST_METHOD"], route))
+        self._metrics.request_began()
+        environ[_FINISH] = partial(self._finish, g.state, None)  # if no answer is ever made of it
+        if environ["PATH_INFO"].startswith("//"):
             raise RouteNotFound  # werkzeug would drop a slash, and what stands before us may have judged another path
-        return self._preflight()
+        return self._preflight() if self._origins else None
 
     def _admit(self) -> None:
         caller = self._authenticate()
@@ -89,8 +92,8 @@ class Hooks:
             raise InvalidClientKey
 
     def _authenticate(self) -> Caller:
-        headers = request.headers
-        caller = self._keys.authenticate(headers.get("Authorization"), headers.get("api-key"))
+        environ = request.environ
+        caller = self._keys.authenticate(environ.get("HTTP_AUTHORIZATION"), environ.get("HTTP_API_KEY"))
         state = current()
         state.caller = caller
         state.log.caller = caller.label
@@ -111,7 +114,7 @@ class Hooks:
 
     def _allowed_origin(self) -> str | None:
         origin = request.headers.get("Origin")
-        if origin is None or not self._origins:
+        if origin is None:
             return None
         if "*" in self._origins:
             return "*"
@@ -121,19 +124,66 @@ class Hooks:
         state = current()
         response.headers["X-Request-Id"] = state.log.request_id
         if self._origins:
-            response.headers.add("Vary", "Origin")
-        origin = self._allowed_origin()
-        if origin is not None:
-            response.headers["Access-Control-Allow-Origin"] = origin
-            response.headers["Access-Control-Expose-Headers"] = "X-Request-Id, Retry-After"
+            self._allow_origin(response)
         state.log.status = response.status_code
         body = response.response
         if not isinstance(body, StreamRelay | PieceRelay):
             state.log.first_byte_at = time.monotonic()
-        finish = partial(_finish, state, response)
+            state.log.bytes_sent = response.content_length or 0
+        finish = partial(self._finish, state, body)
         request.environ[_FINISH] = finish
-        response.call_on_close(finish)
+        # Nothing stands between the body and gunicorn: each layer would cost on every frame.
+        response.response = Finishing(body, finish)
+        response.direct_passthrough = True
         return response
+
+    def _allow_origin(self, response: Response) -> None:
+        response.headers.add("Vary", "Origin")
+        origin = self._allowed_origin()
+        if origin is not None:
+            response.headers["Access-Control-Allow-Origin"] = origin
+            response.headers["Access-Control-Expose-Headers"] = "X-Request-Id, Retry-After"
+
+    def _finish(self, state: RequestState, body: object) -> None:
+        """After the last byte, or when the caller is gone: what the views left to do, then the access line."""
+        if state.finished:
+            return
+        state.finished = True
+        if state.log.status == 0:
+            state.log.outcome = "cut"  # ended by the worker, before there was an answer
+        if isinstance(body, StreamRelay | PieceRelay):
+            body.close()
+            state.log.outcome = body.end
+            state.log.bytes_sent = body.bytes_sent
+            state.log.first_byte_at = body.first_byte_at
+        if isinstance(body, StreamRelay):
+            state.log.frames = body.frames
+            state.log.usage = body.usage()
+            self._metrics.stream_ended(body.end)
+        while state.at_end:
+            state.at_end.pop()()
+        self._access_log.write(state.log)
+        self._count(state.log)
+
+    def _count(self, log: RequestLog) -> None:
+        self._metrics.request_ended(
+            self._route_of(log.route),
+            log.upstream,
+            log.status,
+            seconds=time.monotonic() - log.started,
+            first_byte_s=None if log.first_byte_at is None else log.first_byte_at - log.started,
+            overhead_s=log.overhead_s(),
+        )
+        if log.usage is not None:
+            self._metrics.tokens_used(log.upstream, *log.usage)
+
+    def _route_of(self, rule: str) -> str:
+        """The route without what may stand before it: there are too many ways to ask for the same."""
+        route = self._routes.get(rule)
+        if route is None:
+            before = next((path for path in self._paths if rule.startswith(f"{path}/")), "")
+            route = self._routes[rule] = rule.removeprefix(before)
+        return route
 
 
 def _finishing(app: WSGIApplication) -> WSGIApplication:
@@ -149,81 +199,3 @@ def _finishing(app: WSGIApplication) -> WSGIApplication:
             raise
 
     return run
-
-
-def _finish(state: RequestState, response: Response) -> None:
-    """After the last byte, or when the caller is gone: what the views left to do, then the access line."""
-    if state.finished:
-        return
-    state.finished = True
-    body = response.response
-    if isinstance(body, StreamRelay | PieceRelay):
-        body.close()
-    if isinstance(body, StreamRelay | PieceRelay):
-        state.log.outcome = body.end
-        state.log.bytes_sent = body.bytes_sent
-        state.log.first_byte_at = body.first_byte_at
-    else:
-        state.log.bytes_sent = response.calculate_content_length() or 0
-    while state.at_end:
-        state.at_end.pop()()
-    state.log.write()
-
-
-def _answer_error(error: ProxyError) -> Response:
-    log = current().log
-    log.cause = error.cause
-    log.outcome = "error"
-    if isinstance(error, UpstreamAnswer):
-        return _answer_of_upstream(error)
-    if isinstance(error, CallerGone):
-        log.outcome = "caller_gone"
-    if isinstance(error, BodyTooLarge | BodyTimeout):
-        _read_no_further()
-    response = jsonify(as_openai_error(error))
-    response.status_code = error.status
-    if error.retry_after_s is not None:
-        response.headers["Retry-After"] = str(max(1, round(error.retry_after_s + 0.5)))
-    if isinstance(error, InvalidClientKey):
-        response.headers["WWW-Authenticate"] = "Bearer"
-    return response
-
-
-def _answer_of_upstream(error: UpstreamAnswer) -> Response:
-    """The upstream's error as it came; where it is no JSON, one of ours with the same status."""
-    fields = answer_fields(error.fields)
-    is_json = any(name.lower() == "content-type" and "json" in value.lower() for name, value in fields)
-    if is_json and error.body:
-        return Response(error.body, status=error.status, headers=fields)
-    message = ServiceError.message if error.status >= 500 else f"The upstream answered with status {error.status}."
-    ours = ProxyError(message)
-    ours.type = "server_error" if error.status >= 500 else "invalid_request_error"
-    ours.code = error.code
-    response = jsonify(as_openai_error(ours))
-    response.status_code = error.status
-    response.headers.extend([field for field in fields if field[0].lower() != "content-type"])
-    return response
-
-
-def _answer_http_exception(error: HTTPException) -> Response:
-    """werkzeug's own: an unknown path, a wrong method, a head that it cannot read."""
-    if isinstance(error, WerkzeugMethodNotAllowed):
-        response = _answer_error(MethodNotAllowed())
-        response.headers["Allow"] = ", ".join(sorted(error.valid_methods or ()))
-        return response
-    if error.code is not None and 400 <= error.code < 500 and error.code != 404:
-        return _answer_error(InvalidRequest("The request cannot be read."))
-    return _answer_error(RouteNotFound())
-
-
-def _answer_unexpected(error: Exception) -> Response:
-    logger.opt(exception=error).error("unexpected {} in a view", type(error).__name__)
-    return _answer_error(InternalError(cause=type(error).__name__))
-
-
-def _read_no_further() -> None:
-    """Close the reading half: gunicorn would else read the rest of a refused body, however long it is."""
-    sock = request.environ.get("gunicorn.socket")
-    if sock is not None:
-        with suppress(OSError):  # the caller closed it before
-            sock.shutdown(socket.SHUT_RD)

@@ -11,6 +11,7 @@ from typing import Literal, Protocol
 
 from proxy import sse
 from proxy.errors import CallerGone, ProxyError, UpstreamTimeout, UpstreamUnavailable
+from proxy.usage import read_usage
 
 End = Literal["done", "cut", "caller_gone", "timeout"]
 
@@ -35,17 +36,42 @@ class StreamRelay:
     def __init__(self, body: Body, *, keepalive_s: float | None) -> None:
         self.end: End = "caller_gone"  # until something else is known
         self.bytes_sent = 0
+        self.frames = 0  # comments among them
         self.first_byte_at: float | None = None  # time.monotonic()
         self._body = body
         self._keepalive_s = keepalive_s
         self._frames = sse.FrameReader()
 
     def __iter__(self) -> Iterator[bytes]:
-        for piece in self._pieces():
-            if self.first_byte_at is None:
-                self.first_byte_at = time.monotonic()
-            self.bytes_sent += len(piece)
-            yield piece
+        read, feed, keepalive_s = self._body.read, self._frames.feed, self._keepalive_s
+        try:
+            while not self._frames.done:
+                data = read(keepalive_s)
+                if data == b"":
+                    yield from map(self._count, self._at_clean_end())
+                    return
+                block = sse.KEEPALIVE if data is None else feed(data)
+                if block:
+                    yield self._count(block)
+            self.end = "done"
+        except CallerGone:
+            return
+        except (ProxyError, sse.FrameTooLong) as error:
+            self.end = "timeout" if isinstance(error, UpstreamTimeout) else "cut"
+            self._body.close()
+            if not self._frames.ended_in_error:
+                yield self._count(BROKE_OFF)
+
+    def _count(self, block: bytes) -> bytes:
+        if self.first_byte_at is None:
+            self.first_byte_at = time.monotonic()
+        self.bytes_sent += len(block)
+        self.frames += block.count(b"\n\n")
+        return block
+
+    def usage(self) -> tuple[int, int] | None:
+        """Prompt and completion tokens, where the last frames tell."""
+        return read_usage(self._frames.tail())
 
     def close(self) -> None:
         """Called by gunicorn when the last byte is out or the caller is gone."""
@@ -54,28 +80,6 @@ class StreamRelay:
             self._body.finish(LINGER_S)
         else:
             self._body.close()
-
-    def _pieces(self) -> Iterator[bytes]:
-        try:
-            while not self._frames.done:
-                data = self._body.read(self._keepalive_s)
-                if data is None:
-                    yield sse.KEEPALIVE
-                elif data:
-                    block = self._frames.feed(data)
-                    if block:
-                        yield block
-                else:
-                    yield from self._at_clean_end()
-                    return
-            self.end = "done"
-        except CallerGone:
-            return
-        except (ProxyError, sse.FrameTooLong) as error:
-            self.end = "timeout" if isinstance(error, UpstreamTimeout) else "cut"
-            self._body.close()
-            if not self._frames.ended_in_error:
-                yield BROKE_OFF
 
     def _at_clean_end(self) -> Iterator[bytes]:
         """The body ended without [DONE]: all right after a finish_reason, else it was cut where nobody can see it."""

@@ -14,6 +14,7 @@ KEEPALIVE = b": keep-alive\n\n"
 FRAME_MOST_BYTES = 1024 * 1024
 MEDIA_TYPE = "text/event-stream"
 
+_LATER_DONE = b"\n\n" + DONE
 _CLEAN = re.compile(rb"(?:(?!data: \[DONE\] )(?:data: [^\r\n]|:)[^\r\n]*\n\n)+")
 _LINE_END = re.compile(rb"\r\n|\r|\n")
 # What says that nothing is missing: of chat and completions, and of the typed events of responses, images and audio.
@@ -86,37 +87,46 @@ class FrameReader:
         return bool(_ERROR.match(self._last_frame()))
 
     def _feed_lf(self, data: bytes) -> bytes:
+        if self._held or not data.endswith(b"\n\n"):
+            data = self._whole_frames(data)
+        if len(data) > FRAME_MOST_BYTES:
+            _check_length(max(map(len, data.split(b"\n\n"))))
+        if data and not _CLEAN.fullmatch(data):
+            data = _LineReader().feed(data)
+        return self._out(data)
+
+    def _whole_frames(self, data: bytes) -> bytes:
+        """What was held and what came now, up to the last frame that is whole."""
         held = self._held
         held += data
         end = held.rfind(b"\n\n", max(0, self._searched - 1))
-        if end < 0:
-            self._searched = len(held)
-            _check_length(len(held))
-            return b""
-        block = bytes(held[: end + 2])
-        del held[: end + 2]
+        block = bytes(held[: end + 2]) if end >= 0 else b""
+        del held[: len(block)]
         self._searched = len(held)
         _check_length(len(held))
-        if len(block) > FRAME_MOST_BYTES:
-            _check_length(max(map(len, block.split(b"\n\n"))))
-        if not _CLEAN.fullmatch(block):
-            block = _LineReader().feed(block)
-        return self._out(block)
+        return block
 
     def _out(self, block: bytes) -> bytes:
         if not block:
             return b""
-        # A line break never stands inside a JSON text, so this finds the frame and no answer that speaks of it.
-        if block.startswith(DONE):
-            block, self.done = DONE, True
-        elif (at := block.find(b"\n\n" + DONE)) >= 0:
-            block, self.done = block[: at + 2 + len(DONE)], True
-        if not _COMMENTS.fullmatch(block):
+        if DONE in block:
+            block = self._up_to_done(block)
+        if not block.startswith(b":") or not _COMMENTS.fullmatch(block):
             self._recent = (self._recent[1], block)
         return block
 
+    def _up_to_done(self, block: bytes) -> bytes:
+        """A line break never stands inside a JSON text, so this finds the frame and no answer that speaks of it."""
+        at = 0 if block.startswith(DONE) else block.find(_LATER_DONE) + 2
+        self.done = block.startswith(DONE, at)
+        return block[: at + len(DONE)] if self.done else block
+
+    def tail(self) -> bytes:
+        """The last frames that went out: those of the last two reads that brought events."""
+        return b"".join(self._recent)
+
     def _last_frame(self) -> bytes:
-        frames = [frame for frame in b"".join(self._recent).split(b"\n\n") if frame and not frame.startswith(b":")]
+        frames = [frame for frame in self.tail().split(b"\n\n") if frame and not frame.startswith(b":")]
         while len(frames) > 1 and not _ANSWER.search(frames[-1]):
             frames.pop()
         return frames[-1] if frames else b""

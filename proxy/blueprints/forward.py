@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from flask import Response, request
+from flask import request
 from gunicorn.http.errors import ParseException
 
 from proxy import sse
@@ -14,17 +14,24 @@ from proxy.body import JsonBody, changed_members, read_body, rewrite
 from proxy.caller_watch import CallerWatch
 from proxy.errors import BodyTimeout, BodyTooLarge, CallerGone, InvalidRequest, ModelNotAllowed, UpstreamUnavailable
 from proxy.headers import Fields, answer_fields, request_fields
+from proxy.lean_flask import LeanResponse as Response
 from proxy.relay import PieceRelay, StreamRelay, read_or_relay, read_whole
 from proxy.request_state import current
 from proxy.routing import ModelMap, is_allowed, resolve
 from proxy.upstreams.client import Answer, UpstreamClient
 from proxy.upstreams.embedding_batches import EmbeddingBatches
 from proxy.upstreams.exchange import Exchange
+from proxy.usage import read_usage
 
 BODY_TIMEOUT_S = 30.0
 WRITE_TIMEOUT_S = 60.0
 PIECE_BYTES = 1024 * 1024
 JSON_FIELD = ("Content-Type", "application/json")
+STREAM_FIELDS = [
+    ("Content-Type", f"{sse.MEDIA_TYPE}; charset=utf-8"),
+    ("Cache-Control", "no-cache"),
+    ("X-Accel-Buffering", "no"),  # nginx would else hold frames back
+]
 
 Kind = Literal["json", "binary"]
 
@@ -59,7 +66,8 @@ class Forward:
 
     def send(self, path: str) -> Answer:
         content = self.upstream.content(self.body, self.model)
-        return self.upstream.client.send("post", path, content=content, fields=self.fields, exchange=self.exchange)
+        current().log.sent_at = time.monotonic()
+        return self.upstream.client.send("POST", path, content=content, fields=self.fields, exchange=self.exchange)
 
 
 class Forwarder:
@@ -82,8 +90,7 @@ class Forwarder:
         state.log.upstream = name
         exchange = Exchange()
         self.watch_caller(exchange)
-        fields = [JSON_FIELD, *(field for field in request_fields(request.headers) if field[0] != "Content-Type")]
-        return Forward(body, self._by_name[name], model, fields, exchange)
+        return Forward(body, self._by_name[name], model, [JSON_FIELD, *request_fields(request.environ)], exchange)
 
     def watch_caller(self, exchange: Exchange) -> None:
         """Break the exchange off when the caller goes away, until the request's end."""
@@ -105,35 +112,26 @@ def respond(
 
     `convert` changes a whole JSON body. Raises UpstreamUnavailable for an answer that is neither.
     """
-    fields = answer_fields(answer.fields)
-    if answer.content_type.partition(";")[0].strip().lower() == sse.MEDIA_TYPE:
-        return _respond_stream(StreamRelay(answer, keepalive_s=accepted.upstream.keepalive_s), answer.status, fields)
+    content_type, fields = _split_content_type(answer_fields(answer.fields))
+    if content_type.partition(";")[0].strip().lower() == sse.MEDIA_TYPE:
+        relay = StreamRelay(answer, keepalive_s=accepted.upstream.keepalive_s)
+        return Response(relay, status=answer.status, headers=[*STREAM_FIELDS, *fields])
+    # Where the upstream names no type werkzeug would call it HTML.
     if kind == "binary":
-        return _respond_body(PieceRelay(answer), answer.status, fields, "application/octet-stream")
+        content_type = content_type or "application/octet-stream"
+        return Response(PieceRelay(answer), status=answer.status, headers=[("Content-Type", content_type), *fields])
     body = read_or_relay(answer) if convert is None else convert(read_whole(answer))
     if not isinstance(body, PieceRelay):
-        _check_json(body, answer.content_type, streamed=accepted.body.stream)
-    return _respond_body(body, answer.status, fields, "application/json")
+        _check_json(body, content_type, streamed=accepted.body.stream)
+        log = current().log
+        log.received_at, log.usage = time.monotonic(), read_usage(body)
+    content_type = content_type or "application/json"
+    return Response(body, status=answer.status, headers=[("Content-Type", content_type), *fields])
 
 
-def _respond_body(body: bytes | PieceRelay, status: int, fields: Fields, content_type: str) -> Response:
-    """`content_type` is for an upstream that names none: werkzeug would call it HTML."""
-    named = next((value for name, value in fields if name.lower() == "content-type"), content_type)
-    response = Response(body, status=status, headers=_without_content_type(fields))
-    response.headers["Content-Type"] = named
-    return response
-
-
-def _without_content_type(fields: Fields) -> Fields:
-    return [item for item in fields if item[0].lower() != "content-type"]
-
-
-def _respond_stream(relay: StreamRelay, status: int, fields: Fields) -> Response:
-    response = Response(relay, status=status, headers=_without_content_type(fields))
-    response.headers["Content-Type"] = f"{sse.MEDIA_TYPE}; charset=utf-8"
-    response.headers["Cache-Control"] = "no-cache"
-    response.headers["X-Accel-Buffering"] = "no"  # nginx would else hold frames back
-    return response
+def _split_content_type(fields: Fields) -> tuple[str, Fields]:
+    others = [field for field in fields if field[0].lower() != "content-type"]
+    return next((value for name, value in fields if name.lower() == "content-type"), ""), others
 
 
 def _check_json(body: bytes, content_type: str, *, streamed: bool) -> None:

@@ -116,7 +116,7 @@ def as_callers_see(models: ModelMap, listed: Sequence[Entry]) -> list[Entry]:
 def _ask(upstream: Upstream, exchange: Exchange) -> list[Entry]:
     """The upstream's own list; an empty one where it has none (4xx)."""
     try:
-        answer = upstream.client.send("get", PATH, content=b"", fields=[], exchange=exchange)
+        answer = upstream.client.send("GET", PATH, content=b"", fields=[], exchange=exchange)
     except UpstreamAnswer as error:
         if error.status < 500:
             return []

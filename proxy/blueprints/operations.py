@@ -1,6 +1,6 @@
 """What operators and their tools ask: does the process live, is it ready, how does it stand."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from flask import Blueprint, Response, jsonify
 
@@ -45,6 +45,17 @@ def status_blueprint(holders: Mapping[str, TokenHolder], upstreams: Sequence[str
             for name, holder in holders.items()
         }
         return jsonify({"token_sources": sources, "upstreams": list(upstreams), "requests_running": slots.running})
+
+    return blueprint
+
+
+def metrics_blueprint(text: Callable[[], bytes], content_type: str) -> Blueprint:
+    """`text` gives what Prometheus reads, of that content type."""
+    blueprint = Blueprint("metrics", __name__)
+
+    @blueprint.get("/metrics")
+    def metrics() -> Response:
+        return Response(text(), content_type=content_type)
 
     return blueprint
 

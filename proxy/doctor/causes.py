@@ -1,7 +1,9 @@
-"""Why a connection did not come about, in plain words and with what to do: socket and TLS errors. Pure."""
+"""Why a connection did not come about, in plain words and with what to do: socket, proxy and TLS errors. Pure."""
 
 import socket
 import ssl
+
+from proxy.upstreams.tunnel import TunnelError
 
 # OpenSSL's X509_V_ERR_ numbers (openssl-verify(1)).
 _NOT_YET_VALID, _EXPIRED = 9, 10
@@ -29,9 +31,29 @@ def connect_cause(error: OSError) -> str:
     if isinstance(error, TimeoutError):
         return (
             "no answer: a firewall drops the packets, or the host is down; "
-            "the connection is made directly, HTTPS_PROXY does not count"
+            "HTTPS_PROXY does not count (an upstream may have http_proxy)"
         )
     return f"{error.strerror or type(error).__name__}; see the route from this host to that address"
+
+
+def tunnel_cause(error: OSError | TunnelError) -> str:
+    """For a proxy that was reached, and opened no way through it."""
+    if isinstance(error, TimeoutError):
+        return "it does not answer: it hangs, waits for the upstream, or is no HTTP proxy"
+    if not isinstance(error, TunnelError) or error.status is None:
+        said = str(error) if isinstance(error, TunnelError) else "it broke off"
+        return f"{said}: host and port in http_proxy must be those of an HTTP proxy, reached without TLS"
+    return f"{error}: {_refusal(error.status)}"
+
+
+def _refusal(status: int) -> str:
+    if status == 407:
+        return "it wants a user and a password, or other ones, than http_proxy has (sent as Basic)"
+    if status in (401, 403):
+        return "it does not let this host through, or not to that name or port; its owner can"
+    if status >= 500 and status != 501:
+        return "it has no way to the upstream itself: see the name and port of base_url, or ask its owner"
+    return "it makes no tunnels (CONNECT), or none to that port: see host and port in http_proxy, or ask its owner"
 
 
 def tls_cause(error: OSError, host: str) -> str:

@@ -3,7 +3,11 @@
 import ssl
 from datetime import UTC, datetime
 
+import httpx2
 from cryptography import x509
+
+from proxy.upstreams.connection import ConnectionPool
+from proxy.upstreams.tunnel import HttpProxy
 
 NAME_MOST_CHARS = 80
 PRESENTED_WITHIN_S = 5.0
@@ -26,15 +30,18 @@ class Certificate:
         return f"of {self._subject}, signed by {self._issuer}, good until {self._expires_at:%Y-%m-%d}"
 
 
-def presented(host: str, port: int) -> Certificate | None:
+def presented(host: str, port: int, http_proxy: HttpProxy | None = None) -> Certificate | None:
     """What a server shows to somebody who trusts anything: for one that was refused, which Python hands out to nobody.
 
     A name that the operator does not know there may be that of a proxy on the way. Nothing is sent.
     """
+    pool = ConnectionPool(host, port, tls=None, connect_s=PRESENTED_WITHIN_S, http_proxy=http_proxy)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     try:
-        pem = ssl.get_server_certificate((host, port), timeout=PRESENTED_WITHIN_S)
-        return Certificate(ssl.PEM_cert_to_DER_cert(pem))
-    except (OSError, ValueError):
+        with context.wrap_socket(pool.open().sock, server_hostname=host) as tls:
+            return Certificate(tls.getpeercert(binary_form=True) or b"")
+    except (OSError, ValueError, httpx2.TransportError):
         return None
 
 

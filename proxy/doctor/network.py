@@ -1,6 +1,7 @@
 """The way to a server, step by step: its name's addresses, a TCP connection, the TLS handshake. Sends no request.
 
-Used for token endpoints and upstreams alike, before either is asked.
+With an HTTP proxy the name and the connection are the proxy's, and a tunnel through it is one more step. Used for
+token endpoints and upstreams alike, before either is asked.
 """
 
 import socket
@@ -10,9 +11,12 @@ from collections.abc import Callable
 from typing import Any
 from urllib.parse import urlsplit
 
-from proxy.doctor.causes import connect_cause, lookup_cause, tls_cause
+import httpx2
+
+from proxy.doctor.causes import connect_cause, lookup_cause, tls_cause, tunnel_cause
 from proxy.doctor.certificate import Certificate, presented
 from proxy.doctor.report import Report, in_milliseconds
+from proxy.upstreams.tunnel import HttpProxy, TunnelError, open_tunnel, proxy_address
 
 DAYS_LEFT_LEAST = 14
 ADDRESSES_MOST = 4
@@ -25,20 +29,25 @@ def shown_url(url: str) -> str:
     return url.partition("?")[0]
 
 
-def check_way(report: Report, url: str, tls_context: TlsContext, *, connect_s: float) -> bool:
+def check_way(
+    report: Report, url: str, tls_context: TlsContext, *, connect_s: float, http_proxy: HttpProxy | None = None
+) -> bool:
     """Whether a request can be sent there. `tls_context` makes the context that the request would have."""
     parts = urlsplit(url)
     host = parts.hostname or ""
     port = parts.port or (443 if parts.scheme == "https" else 80)
-    addresses = _look_up(report, host, port)
+    proxy = None if http_proxy is None else http_proxy()
+    addresses = _look_up(report, *((host, port) if proxy is None else proxy_address(proxy)))
     if not addresses:
         return False
     sock = _connect(report, addresses, connect_s)
     if sock is None:
         return False
     with sock:
+        if proxy is not None and not _open_tunnel(report, sock, proxy, host, port, connect_s):
+            return False
         if parts.scheme == "https":
-            return _shake_hands(report, sock, tls_context, host, port)
+            return _shake_hands(report, sock, tls_context, lambda: presented(host, port, http_proxy), host)
     report.skip("TLS", "the URL says http: nothing is encrypted")
     return True
 
@@ -78,12 +87,31 @@ def _connect(report: Report, addresses: list[tuple[Any, ...]], connect_s: float)
     return None
 
 
+def _open_tunnel(
+    report: Report, sock: socket.socket, proxy: httpx2.Proxy, host: str, port: int, connect_s: float
+) -> bool:
+    where, begun = _where((host, port)), time.monotonic()
+    try:
+        open_tunnel(sock, proxy, host, port, begun + connect_s)
+    except (TunnelError, OSError) as error:
+        report.fail("tunnel", f"to {where}: {tunnel_cause(error)}")
+        return False
+    report.ok("tunnel", f"to {where} in {in_milliseconds(time.monotonic() - begun)}")
+    return True
+
+
 def _where(address: Any) -> str:
     host, port = address[:2]
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-def _shake_hands(report: Report, sock: socket.socket, tls_context: TlsContext, host: str, port: int) -> bool:
+def _shake_hands(
+    report: Report,
+    sock: socket.socket,
+    tls_context: TlsContext,
+    present: Callable[[], Certificate | None],
+    host: str,
+) -> bool:
     try:
         context = tls_context()
     except OSError as error:
@@ -93,7 +121,7 @@ def _shake_hands(report: Report, sock: socket.socket, tls_context: TlsContext, h
         with context.wrap_socket(sock, server_hostname=host) as tls:
             _report_certificate(report, tls)
     except OSError as error:
-        refused = presented(host, port) if isinstance(error, ssl.SSLCertVerificationError) else None
+        refused = present() if isinstance(error, ssl.SSLCertVerificationError) else None
         report.fail("TLS", tls_cause(error, host) + (f"; it is {refused}" if refused else ""))
         return False
     return True

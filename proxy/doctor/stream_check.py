@@ -9,7 +9,7 @@ from proxy.doctor.foreign_text import media_type
 from proxy.doctor.report import Report, in_milliseconds
 from proxy.doctor.upstream_causes import transport_cause
 from proxy.doctor.upstream_client import ANSWER_MOST_BYTES, Answer
-from proxy.upstreams.transport import AnswerBody
+from proxy.upstreams.answer_body import AnswerBody
 
 
 def report_stream(report: Report, answer: Answer, stream: AnswerBody, host: str) -> None:

@@ -7,9 +7,10 @@ from typing import Any
 import httpx2
 import jiter
 
-from proxy.doctor.causes import connect_cause, tls_cause
+from proxy.doctor.causes import connect_cause, tls_cause, tunnel_cause
 from proxy.doctor.foreign_text import ForeignText
 from proxy.doctor.upstream_client import Answer
+from proxy.upstreams.tunnel import TunnelError
 
 # RFC 6750 §3.1.
 _CHALLENGE_ERROR = re.compile(r'\berror="?(invalid_request|invalid_token|insufficient_scope)\b')
@@ -40,6 +41,8 @@ def transport_cause(error: httpx2.TransportError, host: str) -> str:
     cause = error.__cause__
     if isinstance(error, httpx2.ReadTimeout):
         return f"{error}: the upstream is too slow, or hangs"
+    if isinstance(error, TunnelError):
+        return f"the HTTP proxy: {tunnel_cause(error)}"
     if isinstance(cause, ssl.SSLError):
         return tls_cause(cause, host)
     if isinstance(error, httpx2.ConnectError | httpx2.ConnectTimeout) and isinstance(cause, OSError):

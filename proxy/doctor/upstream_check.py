@@ -8,6 +8,7 @@ import httpx2
 import jiter
 
 from config.upstreams import Upstream
+from proxy.app import upstream_http_proxy
 from proxy.doctor.foreign_text import ForeignText, media_type
 from proxy.doctor.model_choice import choose, is_chat, is_embedding
 from proxy.doctor.network import check_way
@@ -37,12 +38,15 @@ def check_upstream(
     embedding_model: str | None = None,
 ) -> None:
     """`token` is from the section's source, None where it has none. The models are named as callers name them."""
-    report.heading(f"upstream {section.name} ({section.base_url})")
+    http_proxy = upstream_http_proxy(section)
+    by = "" if http_proxy is None else f" through {http_proxy().url}"
+    report.heading(f"upstream {section.name} ({section.base_url}{by})")
     if not check_way(
         report,
         section.base_url,
         lambda: client_context(section.ca_bundle, section.client_cert),
         connect_s=section.timeouts.connect_s,
+        http_proxy=http_proxy,
     ):
         report.skip("requests", "there is no way to send one")
         return

@@ -12,11 +12,13 @@ from typing import Any
 import httpx2
 
 from config.upstreams import Upstream
-from proxy.app import upstream_settings, upstream_tls
+from proxy.app import upstream_http_proxy, upstream_settings, upstream_tls
 from proxy.body import read_body, rewrite
 from proxy.tokens.token import Token
-from proxy.upstreams.client import RequestBuilder, UpstreamOptions
-from proxy.upstreams.transport import AnswerBody, SocketTransport, Timeouts
+from proxy.upstreams.answer_body import AnswerBody, Timeouts
+from proxy.upstreams.client import RequestBuilder
+from proxy.upstreams.exchange import Exchange
+from proxy.upstreams.transport import SocketTransport
 
 # At most, where callers may wait for longer: somebody sits before this.
 FIRST_BYTE_S = 60.0
@@ -58,11 +60,12 @@ class DoctorClient:
                 min(limits.idle_s, IDLE_S),
                 min(limits.total_s, TOTAL_S),
             ),
+            http_proxy=upstream_http_proxy(section),
         )
 
     def get(self, path: str) -> Answer:
         """Raises httpx2.TransportError, as does `post`."""
-        return self._send("get", path, b"", {})
+        return self._send("GET", path, b"", {})
 
     def post(self, path: str, members: Mapping[str, Any]) -> Answer:
         """Send a JSON body of these members and of what strip_fields and set_fields make of them.
@@ -72,20 +75,20 @@ class DoctorClient:
         body = read_body(json.dumps(members).encode())
         strip, added = self._section.strip_fields, self._section.set_fields
         content = rewrite(body, model=body.model, strip_fields=strip, set_fields=added)
-        return self._send("post", path, content, {"Content-Type": "application/json"}, unread=body.stream)
+        return self._send("POST", path, content, {"Content-Type": "application/json"}, unread=body.stream)
 
     def close(self) -> None:
         self._transport.close()
 
-    def _send(self, method: str, path: str, content: bytes, fields: dict[str, str], *, unread: bool = False) -> Answer:
-        options = UpstreamOptions.construct(method=method, url=path, content=content, headers=fields)
+    def _send(self, method: str, path: str, content: bytes, sent: dict[str, str], *, unread: bool = False) -> Answer:
+        head = self._builder.head(method, path, content, list(sent.items()), self._token)
         begun_at = time.monotonic()
-        response = self._transport.handle_request(self._builder.build(options, self._token))
+        stream = self._transport.send(method, head, content, Exchange())
         took_s = time.monotonic() - begun_at
-        stream: AnswerBody = response.extensions["answer_body"]
-        if unread and response.is_success:
-            return Answer(response.status_code, response.headers, begun_at, took_s, b"", stream)
-        return Answer(response.status_code, response.headers, begun_at, took_s, _read(stream))
+        fields = httpx2.Headers([(name.encode("latin-1"), value.encode("latin-1")) for name, value in stream.fields])
+        if unread and 200 <= stream.status < 300:
+            return Answer(stream.status, fields, begun_at, took_s, b"", stream)
+        return Answer(stream.status, fields, begun_at, took_s, _read(stream))
 
 
 def _read(stream: AnswerBody) -> bytes:

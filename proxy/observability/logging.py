@@ -42,6 +42,11 @@ def set_up(*, level: str = "INFO", line_format: Format = "text", stream: TextIO 
         logging.getLogger(name).setLevel(logging.WARNING)
 
 
+def is_enabled(name: str, level: str) -> bool:
+    """Whether lines of level `name` are written where `level` is the lowest."""
+    return logger.level(name).no >= logger.level(level).no
+
+
 class InterceptHandler(logging.Handler):
     """Hands a standard library record to loguru."""
 

@@ -1,11 +1,21 @@
-"""What is known of one request, collected on its way, and its one line in the log when the last byte is out."""
+"""What is known of one request, collected on its way, and its one line in the log when the last byte is out.
 
+The line goes into the same stream as all others and looks like them, but past loguru, which takes longer for it than
+the whole rest of the observing (`docs/decisions/0006`).
+"""
+
+import json
+import re
+import sys
 import time
 from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, TextIO
 
-from loguru import logger
+from proxy.observability.logging import Format, is_enabled, redact
 
 NAME_MOST_CHARS = 100
+_PLAIN = re.compile(r"[!#-~]+")  # visible ASCII but for the quote
 
 
 @dataclass(slots=True)
@@ -22,32 +32,76 @@ class RequestLog:
     status: int = 0
     outcome: str = "done"  # done, error, caller_gone, cut, timeout
     cause: str = ""
+    sent_at: float | None = None  # when the upstream was asked; this and the others by time.monotonic()
+    received_at: float | None = None  # when its whole answer was here
     first_byte_at: float | None = None
+    frames: int | None = None  # of a stream
     bytes_sent: int = 0
+    usage: tuple[int, int] | None = None  # prompt and completion tokens, where the upstream tells
 
-    def write(self) -> None:
-        """The access line: at WARNING where we or the upstream failed, else at INFO."""
+    def overhead_s(self) -> float | None:
+        """What the proxy added before the first byte; None where no upstream answered."""
+        if self.sent_at is None or self.first_byte_at is None:
+            return None
+        after_s = 0.0 if self.received_at is None else self.first_byte_at - self.received_at
+        return self.sent_at - self.started + after_s
+
+    def facts(self) -> dict[str, Any]:
         now = time.monotonic()
-        facts = {
+        prompt_tokens, completion_tokens = self.usage or (None, None)
+        return {
             "request_id": self.request_id,
             "caller": self.caller,
             "method": self.method,
             "route": self.route,
-            "model": self.model[:NAME_MOST_CHARS],
+            "model": redact(self.model[:NAME_MOST_CHARS]),
             "upstream": self.upstream,
             "status": self.status,
             "outcome": self.outcome,
             "first_byte_ms": None if self.first_byte_at is None else round(1000 * (self.first_byte_at - self.started)),
             "duration_ms": round(1000 * (now - self.started)),
+            "frames": self.frames,
             "bytes": self.bytes_sent,
+            "prompt_tokens": prompt_tokens,
+            "completion_tokens": completion_tokens,
             "cause": self.cause,
         }
-        line = " ".join(f"{name}={_quoted(value)}" for name, value in facts.items() if value not in (None, ""))
-        level = "WARNING" if self.status >= 500 or self.outcome in ("cut", "timeout") else "INFO"
-        logger.bind(**facts).log(level, "request {}", line)
+
+    @property
+    def level(self) -> str:
+        """WARNING where we or the upstream failed."""
+        return "WARNING" if self.status >= 500 or self.outcome in ("cut", "timeout") else "INFO"
+
+
+class AccessLog:
+    """Writes the line of each request."""
+
+    def __init__(self, *, level: str = "INFO", line_format: Format = "text", stream: TextIO | None = None) -> None:
+        self._as_json = line_format == "json"
+        self._levels = {name for name in ("INFO", "WARNING") if is_enabled(name, level)}
+        self._stream = sys.stderr if stream is None else stream
+
+    def write(self, log: RequestLog) -> None:
+        level = log.level
+        if level not in self._levels:
+            return
+        facts, now = log.facts(), datetime.now().astimezone()
+        words = [f"{name}={_quoted(value)}" for name, value in facts.items() if value not in (None, "")]
+        message = f"request {' '.join(words)}"
+        if self._as_json:
+            entry = {"time": now.isoformat(), "level": level, "message": message, **facts}
+            line = json.dumps(entry, ensure_ascii=False)
+        else:
+            line = f"{now.isoformat(' ', 'milliseconds')} {level: <8} {message}"
+        try:
+            self._stream.write(line + "\n")
+            self._stream.flush()
+        except (OSError, ValueError):
+            # A full disk or a closed pipe is no reason to fail a request that is over.
+            return
 
 
 def _quoted(value: object) -> str:
     """A value without blanks as it is; any other text quoted, so that it cannot pass for a second line or field."""
     text = str(value)
-    return text if text.isascii() and text.isprintable() and " " not in text and '"' not in text else ascii(text)
+    return text if _PLAIN.fullmatch(text) else ascii(text)

@@ -17,6 +17,7 @@ from loguru import logger
 
 from proxy.errors import TokenUnavailable
 from proxy.tokens import schedule
+from proxy.tokens.listener import TokenListener
 from proxy.tokens.record import Record, after_refusal
 from proxy.tokens.renewal import Renewal
 from proxy.tokens.sources.base import Source
@@ -43,11 +44,13 @@ class TokenHolder:
         single_active: bool = False,
         clock: Callable[[], float] = boot_clock,
         jitter: Callable[[], float] = random.random,
+        listener: TokenListener | None = None,
     ) -> None:
         """`single_active`: the issuer ends the old token when it gives a new one; so none is fetched early unshared."""
         self.name = name
         self._source = source
-        self._renewal = Renewal(name, source, clock=clock, jitter=jitter)
+        self._renewal = Renewal(name, source, clock=clock, jitter=jitter, listener=listener)
+        self._listener = listener
         self._store = store
         self._single_active = single_active
         self._clock = clock
@@ -87,22 +90,10 @@ class TokenHolder:
         Compares first: where the refused token is not the current one any more, the current one is the answer and
         nothing is fetched. Else asks for one forced fetch, shared by all who come meanwhile.
         """
-        token = self._other_than(refused)
-        if token is not None:
-            return token
-        deadline = self._clock() + schedule.WAIT_DEADLINE_S
-        self.start()
-        with self._changed:
-            seen = self._turns
-            # No limit on those who wait here: they hold a place among the worker's requests already.
-            while (token := self._other_than(refused)) is None:
-                left_s = deadline - self._clock()
-                if left_s <= 0 or self._closed or self._turns != seen or self._is_denied():
-                    break
-                self._refused, self._forced = refused.value, True
-                self._wake()
-                self._changed.wait(left_s)
-            return token
+        token = self._other_than(refused) or self._await_replacement(refused)
+        if token is not None and self._listener is not None:
+            self._listener.token_replaced()
+        return token
 
     def state(self) -> State:
         token = self._token
@@ -240,6 +231,21 @@ class TokenHolder:
                 return token
             finally:
                 self._waiting -= 1
+
+    def _await_replacement(self, refused: Token) -> Token | None:
+        deadline = self._clock() + schedule.WAIT_DEADLINE_S
+        self.start()
+        with self._changed:
+            seen = self._turns
+            # No limit on those who wait here: they hold a place among the worker's requests already.
+            while (token := self._other_than(refused)) is None:
+                left_s = deadline - self._clock()
+                if left_s <= 0 or self._closed or self._turns != seen or self._is_denied():
+                    break
+                self._refused, self._forced = refused.value, True
+                self._wake()
+                self._changed.wait(left_s)
+            return token
 
     def _is_cooling_down(self) -> bool:
         return self._is_up_to_date() and self._record.cooling_down(self._clock())

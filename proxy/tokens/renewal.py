@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from loguru import logger
 
+from proxy.tokens.listener import FetchResult, TokenListener
 from proxy.tokens.record import Record, after_failure, after_grant
 from proxy.tokens.sources.base import Grant, Source, TokenFetchError
 
@@ -14,11 +15,20 @@ from proxy.tokens.sources.base import Grant, Source, TokenFetchError
 class Renewal:
     """Fetches from one source."""
 
-    def __init__(self, name: str, source: Source, *, clock: Callable[[], float], jitter: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        name: str,
+        source: Source,
+        *,
+        clock: Callable[[], float],
+        jitter: Callable[[], float],
+        listener: TokenListener | None = None,
+    ) -> None:
         self._name = name
         self._source = source
         self._clock = clock
         self._jitter = jitter
+        self._listener = listener
         self._closed = False
         self._last_refusal = ""
 
@@ -36,8 +46,10 @@ class Renewal:
             )
         except TokenFetchError as error:
             self._log_failure(error)
+            self._tell("refused" if error.refused else "failed", fetched_at)
             return after_failure(record, error, now=self._clock(), jitter=self._jitter())
         self._last_refusal = ""
+        self._tell("ok", fetched_at)
         logger.info("token source {}: {} lives {:.0f} s", self._name, moved.token, grant.lifetime_s)
         return moved
 
@@ -62,6 +74,10 @@ class Renewal:
             raise
         except Exception as error:
             raise TokenFetchError(f"unexpected {type(error).__name__}") from None
+
+    def _tell(self, result: FetchResult, fetched_at: float) -> None:
+        if self._listener is not None:
+            self._listener.token_fetched(self._name, result, self._clock() - fetched_at)
 
     def _log_failure(self, error: TokenFetchError) -> None:
         """One ERROR line when the issuer begins to refuse us or changes its reason; a warning for the rest."""

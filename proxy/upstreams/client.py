@@ -1,7 +1,8 @@
 """UpstreamClient and AsyncUpstreamClient: the SDK's clients, with a fresh token on each attempt and bytes both ways.
 
-The SDK's own `request()` drives: it builds, sends and sorts errors. Two of its hooks are ours: `_build_request` makes
-the request from parts prepared once and the token of this attempt, and `_send_request` replays once after a 401.
+The SDK's own `request()` drives: it builds, sends and sorts errors. Two of its hooks are ours: `_build_request` takes
+the token of this attempt, and `_send_request` puts it to a head prepared once, hands the bytes to the transport, and
+replays once after a 401. What the SDK would do in between for keys and redirects of its own is left out.
 Everything the SDK would read from the environment (`OPENAI_*`, proxies) is left aside, since a setting that nobody
 sees in `config.yaml` must not decide where a credential goes. This folder alone knows the SDK and its errors.
 """
@@ -9,23 +10,26 @@ sees in `config.yaml` must not decide where a credential goes. This folder alone
 import time
 from collections.abc import Mapping
 from contextlib import suppress
+from copy import copy
 from dataclasses import dataclass, field
 from typing import Any
 
 import httpx2
 from openai import APIConnectionError, APIStatusError, APITimeoutError, AsyncOpenAI, OpenAI
-from openai._models import FinalRequestOptions
+from openai._models import FinalRequestOptions, SecurityOptions
 
 from proxy.errors import CallerGone, ProxyError, UpstreamAnswer, UpstreamTimeout, UpstreamUnavailable
 from proxy.headers import Fields
 from proxy.tokens.holder import TokenHolder
 from proxy.tokens.token import Token
+from proxy.upstreams.answer_body import ERROR_BODY_MOST_BYTES, AnswerBody, Timeouts
 from proxy.upstreams.exchange import Exchange
-from proxy.upstreams.transport import ERROR_BODY_MOST_BYTES, AnswerBody, SocketTransport, Timeouts
+from proxy.upstreams.transport import SocketTransport
 
 WHOLE_ANSWER_MOST_BYTES = 64 * 1024 * 1024
 # What the SDK would else take from the environment. The key never leaves, since `_build_request` makes the fields.
 _SDK_OPTIONS: dict[str, Any] = {"api_key": "set-per-request", "organization": "", "project": "", "max_retries": 0}
+_NO_BODY = httpx2.ByteStream(b"")
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,13 +47,12 @@ class UpstreamSettings:
 class Answer:
     """An upstream's good answer: its head, and the body to be read piece by piece and then closed."""
 
-    __slots__ = ("_body", "_exchange", "content_type", "fields", "status")
+    __slots__ = ("_body", "_exchange", "fields", "status")
 
-    def __init__(self, response: httpx2.Response, exchange: Exchange) -> None:
-        self.status = response.status_code
-        self.fields = _fields_of(response)
-        self.content_type = response.headers.get("Content-Type", "")
-        self._body: AnswerBody = response.extensions["answer_body"]
+    def __init__(self, body: AnswerBody, exchange: Exchange) -> None:
+        self.status = body.status
+        self.fields = body.fields
+        self._body = body
         self._exchange = exchange
 
     def read(self, wait_s: float | None = None) -> bytes | None:
@@ -74,10 +77,26 @@ class Answer:
         self._body.close()
 
 
-class UpstreamOptions(FinalRequestOptions):  # type: ignore[misc]  # final for type checkers; a field is all we add
-    """The SDK's description of one request, with the exchange that may break it off."""
+class UpstreamOptions(FinalRequestOptions):  # type: ignore[misc]  # final for type checkers, to whom ours is unknown
+    """The SDK's description of one request, with what goes past the SDK."""
 
-    exchange: Any = None
+    fields: Any = ()  # the caller's, as they were checked
+    exchange: Any = None  # what may break the request off
+
+    @classmethod
+    def prepare(cls, method: str, path: str) -> Any:
+        """What the requests of a route have in common, to be copied for each: pydantic takes its time to make one."""
+        # Without a key for idempotency the SDK would draw one each time, which goes nowhere.
+        return cls.construct(method=method, url=path, idempotency_key="not sent")
+
+    def of(self, content: bytes, fields: Fields, exchange: Exchange) -> Any:
+        options: Any = copy(self)
+        options.content, options.fields, options.exchange = content, fields, exchange
+        return options
+
+    def model_copy(self, **_: Any) -> "UpstreamOptions":
+        """The SDK copies what it was given before each attempt; here there is one, and it has its own already."""
+        return self
 
 
 class RequestBuilder:
@@ -93,25 +112,26 @@ class RequestBuilder:
             ("Accept-Encoding", "identity"),  # frames are looked at on the way, so they must come unpacked
             ("User-Agent", "llm-proxy"),
         ]
-        self._token_field: tuple[Token | None, str] = (None, "")
+        self._heads: dict[tuple[str, str], tuple[Token | None, bytes]] = {}
 
-    def build(self, options: FinalRequestOptions, token: Token | None) -> httpx2.Request:
-        fields = [*self._fields, *(options.headers or {}).items()]
-        if token is not None:
-            fields.append((self._settings.token_header, self._token_value(token)))
-        return httpx2.Request(
-            options.method.upper(),
-            self._url(options.url),
-            headers=fields,  # type: ignore[arg-type]  # the SDK's header mapping allows for its Omit, which we never use
-            content=options.content,  # type: ignore[arg-type]  # bytes always
-            extensions={"token": token, "exchange": getattr(options, "exchange", None)},
-        )
+    def request(self, method: str, path: str, content: bytes, fields: Fields, token: Token | None) -> httpx2.Request:
+        """A request of httpx2's, for a transport of its."""
+        fields = [*self._fields, *self._token_field(token), *fields]
+        return httpx2.Request(method, self.url(path), headers=fields, content=content)
 
-    def with_token(self, request: httpx2.Request, token: Token) -> httpx2.Request:
-        """The same request once more, for the replay after a 401."""
-        request.headers[self._settings.token_header] = self._token_value(token)
-        request.extensions["token"] = token
-        return request
+    def head(self, method: str, path: str, content: bytes, fields: Fields, token: Token | None) -> bytes:
+        """The same request's head as bytes. No line end hides in its fields: they are ours or were checked."""
+        lines = [self._head_start(method, path, token)]
+        lines += [_line(*field) for field in fields]
+        if content or method != "GET":
+            lines.append(b"Content-Length: %d\r\n" % len(content))
+        return b"".join([*lines, b"\r\n"])
+
+    def url(self, path: str) -> httpx2.URL:
+        url = self._urls.get(path)
+        if url is None:
+            url = self._urls[path] = httpx2.URL(self._base_url + path)
+        return url
 
     def refuses_token(self, response: httpx2.Response) -> bool:
         """Whether the answer is about our token: a listed status, or RFC 6750 §3.1's invalid_token."""
@@ -119,19 +139,25 @@ class RequestBuilder:
             return True
         return response.status_code == 403 and _says_invalid_token(response)
 
-    def _url(self, path: str) -> httpx2.URL:
-        url = self._urls.get(path)
-        if url is None:
-            url = self._urls[path] = httpx2.URL(self._base_url + path)
-        return url
+    def _head_start(self, method: str, path: str, token: Token | None) -> bytes:
+        """The lines that are the same for all requests with one token, made once per token."""
+        held, start = self._heads.get((method, path), (None, b""))
+        if held is not token or not start:
+            url = self.url(path)
+            lines = [b"%s %s HTTP/1.1\r\nHost: %s\r\n" % (method.encode("ascii"), url.raw_path, url.netloc)]
+            lines += [_line(*field) for field in (*self._fields, *self._token_field(token))]
+            start = b"".join(lines)
+            self._heads[method, path] = (token, start)
+        return start
 
-    def _token_value(self, token: Token) -> str:
-        """The header's value, made once per token."""
-        held, value = self._token_field
-        if held is not token:
-            value = f"{self._settings.token_prefix} {token.value}".strip()
-            self._token_field = (token, value)
-        return value
+    def _token_field(self, token: Token | None) -> Fields:
+        if token is None:
+            return []
+        return [(self._settings.token_header, f"{self._settings.token_prefix} {token.value}".strip())]
+
+
+def _line(name: str, value: str) -> bytes:
+    return f"{name}: {value}\r\n".encode("latin-1")
 
 
 def _status_error(response: httpx2.Response) -> APIStatusError:
@@ -181,6 +207,8 @@ class UpstreamClient(OpenAI):
     def __init__(self, settings: UpstreamSettings, tokens: TokenHolder | None, transport: SocketTransport) -> None:
         self._builder = RequestBuilder(settings)
         self._tokens = tokens
+        self._transport = transport
+        self._prepared: dict[tuple[str, str], UpstreamOptions] = {}
         super().__init__(
             **_SDK_OPTIONS,
             base_url=settings.base_url,
@@ -193,38 +221,52 @@ class UpstreamClient(OpenAI):
         Raises TokenUnavailable, UpstreamUnavailable, UpstreamTimeout, UpstreamAnswer (its own 4xx or 5xx, read whole
         up to 64 KiB) or CallerGone. Nothing is retried but one replay after a refused token.
         """
-        options = UpstreamOptions.construct(
-            method=method,
-            url=path,
-            content=content,
-            headers=dict(fields),
-            exchange=exchange,  # type: ignore[call-arg]
-        )
+        prepared = self._prepared.get((method, path))
+        if prepared is None:
+            prepared = self._prepared[method, path] = UpstreamOptions.prepare(method, path)
         try:
-            response = self.request(httpx2.Response, options, stream=True)
+            response = self.request(httpx2.Response, prepared.of(content, fields, exchange), stream=True)
         except (APIConnectionError, APIStatusError, httpx2.HTTPError) as error:
             raise translate_error(error, exchange) from error
         if response.status_code == 204:
             response.close()
             raise UpstreamUnavailable(cause="the upstream answered 204")
-        return Answer(response, exchange)
+        return Answer(response.extensions["answer_body"], exchange)
 
     def _build_request(self, options: FinalRequestOptions, *, retries_taken: int = 0) -> httpx2.Request:
-        return self._builder.build(options, None if self._tokens is None else self._tokens.token())
-
-    def _make_status_error_from_response(self, response: httpx2.Response) -> APIStatusError:
-        return _status_error(response)
+        token = None if self._tokens is None else self._tokens.token()
+        extensions = {"options": options, "token": token}
+        # To the SDK only: what leaves is made of the extensions.
+        return httpx2.Request(options.method, self._builder.url(options.url), stream=_NO_BODY, extensions=extensions)
 
     def _send_request(self, request: httpx2.Request, *, stream: bool, **kwargs: Any) -> httpx2.Response:
-        response = self._client.send(request, stream=stream, **kwargs)
         refused = request.extensions["token"]
+        response = self._exchange(request, refused)
         if self._tokens is None or refused is None or not self._builder.refuses_token(response):
             return response
         token = self._tokens.replacement(refused)
         if token is None:
             return response
         response.close()
-        return self._client.send(self._builder.with_token(request, token), stream=stream, **kwargs)
+        return self._exchange(request, token)
+
+    def _exchange(self, request: httpx2.Request, token: Token | None) -> httpx2.Response:
+        options = request.extensions["options"]
+        head = self._builder.head(request.method, options.url, options.content, options.fields, token)
+        body = self._transport.send(request.method, head, options.content, options.exchange)
+        return body.response(request, with_fields=not 200 <= body.status < 300)
+
+    def _prepare_options(self, options: FinalRequestOptions) -> FinalRequestOptions:
+        return options
+
+    def _prepare_request(self, request: httpx2.Request) -> None:
+        pass
+
+    def _custom_auth(self, security: SecurityOptions) -> None:
+        pass
+
+    def _make_status_error_from_response(self, response: httpx2.Response) -> APIStatusError:
+        return _status_error(response)
 
 
 class AsyncUpstreamClient(AsyncOpenAI):
@@ -256,18 +298,20 @@ class AsyncUpstreamClient(AsyncOpenAI):
 
     async def send(self, path: str, *, content: bytes, fields: Fields) -> bytes:
         """Ask the upstream; its good answer's body, whole. Raises as UpstreamClient.send, and RefusedToken."""
-        options = UpstreamOptions.construct(method="post", url=path, content=content, headers=dict(fields))
+        options = UpstreamOptions.prepare("POST", path).of(content, fields, Exchange())
         try:
             response = await self.request(httpx2.Response, options, stream=True)
             return await _read_whole(response)
         except (APIConnectionError, APIStatusError, httpx2.HTTPError) as error:
             raise translate_error(error) from error
 
-    def _build_request(self, options: FinalRequestOptions, *, retries_taken: int = 0) -> httpx2.Request:
+    def _build_request(self, options: Any, *, retries_taken: int = 0) -> httpx2.Request:
         token = None if self._tokens is None else self._tokens.usable_token()
         if self._tokens is not None and token is None:
             raise RefusedToken(None)
-        return self._builder.build(options, token)
+        request = self._builder.request("POST", options.url, options.content, options.fields, token)
+        request.extensions["token"] = token
+        return request
 
     def _make_status_error_from_response(self, response: httpx2.Response) -> APIStatusError:
         return _status_error(response)

@@ -1,4 +1,4 @@
-"""Connections to one upstream: opened with time-outs, kept while idle, told apart when stale."""
+"""Connections to one upstream: opened in time, directly or in a tunnel, kept while idle, told apart when stale."""
 
 import socket
 import ssl
@@ -9,7 +9,9 @@ from contextlib import suppress
 
 import httpx2
 
+from proxy.upstreams.readable import readable_wait
 from proxy.upstreams.tls import ClientTls
+from proxy.upstreams.tunnel import HttpProxy, open_tunnel, proxy_address
 
 IDLE_MOST_S = 55.0
 _TCPI_BYTES_ACKED = struct.Struct("@Q")
@@ -17,14 +19,34 @@ _TCPI_BYTES_ACKED_AT = 120  # offset in Linux's struct tcp_info
 
 
 class Connection:
-    """One TCP or TLS connection; `reused` tells a kept one from a new one."""
+    """One TCP or TLS connection, in a tunnel or not; `reused` tells a kept one from a new one."""
 
-    __slots__ = ("idle_since", "reused", "sock")
+    __slots__ = ("_readable", "_sent_bytes", "idle_since", "reused", "sock")
 
     def __init__(self, sock: socket.socket) -> None:
         self.sock = sock
         self.reused = False
         self.idle_since = 0.0
+        self._readable = readable_wait(sock)
+        # Counted for plain TCP, where what is sent is what the peer's kernel takes.
+        self._sent_bytes = None if isinstance(sock, ssl.SSLSocket) else self.bytes_acked()
+
+    def send(self, data: bytes) -> None:
+        """Send it all. Raises OSError, of which TimeoutError by the socket's own timeout."""
+        if self._sent_bytes is not None:
+            self._sent_bytes += len(data)
+        # gevent's sendall() asks for the size of the socket's buffer each time; nearly always one send() does.
+        sent = self.sock.send(data)
+        if sent < len(data):
+            self.sock.sendall(memoryview(data)[sent:])
+
+    def receive(self, most: int, timeout_s: float) -> bytes:
+        """The next bytes, b"" at the end. Raises OSError, of which TimeoutError where none came in time."""
+        if self._readable is None:
+            self.sock.settimeout(timeout_s)
+        elif not self._readable.until(timeout_s):
+            raise TimeoutError
+        return self.sock.recv(most)
 
     def is_stale(self) -> bool:
         """Whether the peer has closed it, or sent what nobody asked for, while it lay idle."""
@@ -39,8 +61,15 @@ class Connection:
             return True
         return True
 
+    def bytes_to_ack(self) -> int | None:
+        """What bytes_acked() will tell once the peer's kernel has taken all that was sent so far, and nothing more."""
+        return self.bytes_acked() if self._sent_bytes is None else self._sent_bytes
+
     def bytes_acked(self) -> int | None:
-        """How many of our bytes the peer's kernel took, or None where the system does not tell."""
+        """How many of our bytes the peer's kernel took, or None where the system does not tell.
+
+        In a tunnel the peer is the proxy: what it did not take has gone no further.
+        """
         with suppress(OSError, AttributeError, struct.error):
             info = self.sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 256)
             return int(_TCPI_BYTES_ACKED.unpack_from(info, _TCPI_BYTES_ACKED_AT)[0])
@@ -56,6 +85,8 @@ class Connection:
                 self.sock.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
+        if self._readable is not None:
+            self._readable.close()
         with suppress(OSError):
             self.sock.close()
 
@@ -63,16 +94,26 @@ class Connection:
 class ConnectionPool:
     """The idle connections to one origin, the one used last first: the others may then grow old and go."""
 
-    def __init__(self, host: str, port: int, *, tls: ClientTls | None, connect_s: float, idle_most: int = 256) -> None:
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        *,
+        tls: ClientTls | None,
+        connect_s: float,
+        http_proxy: HttpProxy | None = None,
+        idle_most: int = 256,
+    ) -> None:
         self._host = host
         self._port = port
         self._tls = tls
         self._connect_s = connect_s
+        self._http_proxy = http_proxy
         self._idle_most = idle_most
         self._idle: deque[Connection] = deque()  # append and pop are atomic
 
     def take(self) -> Connection:
-        """A kept connection that is still good, else a new one. Raises httpx2.ConnectError or ConnectTimeout."""
+        """A kept connection that is still good, else a new one. Raises as `open` does."""
         while self._idle:
             try:
                 connection = self._idle.pop()
@@ -85,17 +126,23 @@ class ConnectionPool:
         return self.open()
 
     def open(self) -> Connection:
-        """A new connection, within `connect_s` for all addresses and TLS together."""
+        """A new connection, within `connect_s` for all addresses, a tunnel and TLS together.
+
+        Raises httpx2.ConnectError, ConnectTimeout, or TunnelError where the proxy opens no tunnel.
+        """
         deadline = time.monotonic() + self._connect_s
         try:
+            http_proxy = None if self._http_proxy is None else self._http_proxy()
+            address = (self._host, self._port) if http_proxy is None else proxy_address(http_proxy)
             try:
-                sock = self._connect(deadline)
+                sock = self._connect(address, deadline)
             except ConnectionRefusedError:
-                sock = self._connect(deadline)  # a service that restarts: nothing was sent, so once more is safe
-            return Connection(self._start_tls(sock, deadline))
+                # A service that restarts: nothing was sent, so once more is safe.
+                sock = self._connect(address, deadline)
+            return Connection(self._reach(sock, http_proxy, deadline))
         except TimeoutError as error:
             raise httpx2.ConnectTimeout("no connection in time") from error
-        except (OSError, UnicodeError) as error:
+        except (OSError, ValueError) as error:  # ValueError: no host name, or no URL of a proxy any more
             raise httpx2.ConnectError(type(error).__name__) from error
 
     def give_back(self, connection: Connection) -> None:
@@ -109,14 +156,14 @@ class ConnectionPool:
         while self._idle:
             self._idle.pop().close()
 
-    def _connect(self, deadline: float) -> socket.socket:
-        addresses = socket.getaddrinfo(self._host, self._port, type=socket.SOCK_STREAM)
+    def _connect(self, address: tuple[str, int], deadline: float) -> socket.socket:
+        found = socket.getaddrinfo(*address, type=socket.SOCK_STREAM)
         last: OSError = OSError("no address")
-        for family, kind, protocol, _, address in addresses:
+        for family, kind, protocol, _, resolved in found:
             sock = socket.socket(family, kind, protocol)
             try:
                 sock.settimeout(max(0.001, deadline - time.monotonic()))
-                sock.connect(address)
+                sock.connect(resolved)
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 return sock
             except OSError as error:
@@ -127,10 +174,13 @@ class ConnectionPool:
                 raise
         raise last
 
-    def _start_tls(self, sock: socket.socket, deadline: float) -> socket.socket:
-        if self._tls is None:
-            return sock
+    def _reach(self, sock: socket.socket, http_proxy: httpx2.Proxy | None, deadline: float) -> socket.socket:
+        """The socket on which the upstream hears us: in a tunnel and under TLS where there are such."""
         try:
+            if http_proxy is not None:
+                open_tunnel(sock, http_proxy, self._host, self._port, deadline)
+            if self._tls is None:
+                return sock
             sock.settimeout(max(0.001, deadline - time.monotonic()))
             return self._tls.context().wrap_socket(sock, server_hostname=self._host)
         except BaseException:

@@ -42,7 +42,7 @@ def test_a_route_is_found_under_a_prefix_with_and_without_a_last_slash(
             assert adapter.match(f"{prefix}/{route}/", method)[0] == endpoint
 
 
-@pytest.mark.parametrize("path", ["/healthz", "/readyz", "/status"])
+@pytest.mark.parametrize("path", ["/healthz", "/readyz", "/status", "/metrics"])
 def test_operations_are_at_the_root_only(app: Flask, path: str) -> None:
     adapter = app.url_map.bind("proxy")
     assert adapter.match(path, "GET")
@@ -67,7 +67,8 @@ def test_an_error_of_the_app_has_the_shape_of_openai_without_a_server_too(app: F
     [(None, 401), ("wrong", 401), ("plain", 401), ("admin", 200)],
     ids=["none", "wrong", "plain", "admin"],
 )
-def test_the_status_needs_an_admin_key_on_an_open_address(key: str | None, status: int) -> None:
+@pytest.mark.parametrize("path", ["/status", "/metrics"])
+def test_operations_need_an_admin_key_on_an_open_address(path: str, key: str | None, status: int) -> None:
     keys = [
         {"label": name, "sha256": sha256(name.encode()).hexdigest(), "admin": name == "admin"}
         for name in ("plain", "admin")
@@ -76,9 +77,10 @@ def test_the_status_needs_an_admin_key_on_an_open_address(key: str | None, statu
     settings = {"upstreams": [upstream], "client_keys": keys, "server": {"bind": "0.0.0.0:5002"}}
     client = create_app(Settings.model_validate(settings)).test_client()
     headers = {} if key is None else {"Authorization": f"Bearer {key}"}
-    assert client.get("/status", headers=headers).status_code == status
+    assert client.get(path, headers=headers).status_code == status
     assert client.get("/healthz").status_code == 200
 
 
-def test_the_status_is_open_on_loopback(app: Flask) -> None:
-    assert app.test_client().get("/status").status_code == 200
+@pytest.mark.parametrize("path", ["/status", "/metrics"])
+def test_operations_are_open_on_loopback(app: Flask, path: str) -> None:
+    assert app.test_client().get(path).status_code == 200

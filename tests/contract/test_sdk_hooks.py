@@ -14,9 +14,10 @@ from proxy.errors import UpstreamAnswer, UpstreamUnavailable
 from proxy.tokens.holder import TokenHolder
 from proxy.tokens.sources.base import Grant, Source
 from proxy.tokens.stores.memory import MemoryStore
+from proxy.upstreams.answer_body import Timeouts
 from proxy.upstreams.client import AsyncUpstreamClient, RefusedToken, UpstreamClient, UpstreamOptions, UpstreamSettings
 from proxy.upstreams.exchange import Exchange
-from proxy.upstreams.transport import SocketTransport, Timeouts
+from proxy.upstreams.transport import SocketTransport
 from tests.support.sandbox_client import SandboxClient
 
 BODY = b'{"model": "m", "messages": [{"role": "user", "content": "x"}], "unknown_member": [1]}'

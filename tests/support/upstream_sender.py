@@ -2,9 +2,10 @@
 
 import httpx2
 
+from proxy.upstreams.answer_body import AnswerBody, Timeouts
 from proxy.upstreams.exchange import Exchange
 from proxy.upstreams.tls import ClientTls
-from proxy.upstreams.transport import AnswerBody, SocketTransport, Timeouts
+from proxy.upstreams.transport import SocketTransport
 
 
 class Sender:

@@ -1,5 +1,6 @@
 from typing import Any
 
+import httpx2
 import pytest
 from redis.connection import parse_url
 
@@ -7,6 +8,7 @@ from config.addresses import (
     check_absolute_uri,
     check_base_url,
     check_bind,
+    check_http_proxy,
     check_origin,
     check_redis_url,
     check_token_url,
@@ -245,6 +247,83 @@ def test_url_that_redis_would_not_read_as_meant_is_a_fault_that_quotes_nothing(u
         "must be a URL such as rediss://:password@redis.example.com:6379/0, odd characters in the password "
         "percent-encoded (/ is %2F)"
     )
+    assert caught.value.__cause__ is None
+    assert caught.value.__suppress_context__ or caught.value.__context__ is None
+
+
+@pytest.mark.parametrize(
+    ("url", "host", "port", "auth"),
+    [
+        ("http://proxy.example.com:3128", "proxy.example.com", 3128, None),
+        ("http://proxy.example.com:3128/", "proxy.example.com", 3128, None),
+        ("HTTP://PROXY:81", "proxy", 81, None),
+        ("http://p:80", "p", None, None),  # httpx2 leaves out the scheme's own port
+        ("http://10.0.0.1:1", "10.0.0.1", 1, None),
+        ("http://[fd00::1]:65535", "fd00::1", 65535, None),
+        ("http://user:s3cret@p:1", "p", 1, ("user", "s3cret")),
+        ("http://user:a:b@p:1", "p", 1, ("user", "a:b")),
+        ("http://corp%5Cuser:%40%3A%2F%25%23%3F%20%E2%82%AC@p:1", "p", 1, ("corp\\user", "@:/%#? \u20ac")),
+        ("http://u:!$&'()*+,;=~._-@p:1", "p", 1, ("u", "!$&'()*+,;=~._-")),
+        ("http://user@p:1", "p", 1, ("user", "")),
+        ("http://:word@p:1", "p", 1, ("", "word")),
+        ("http://:@p:1", "p", 1, None),
+    ],
+)
+def test_url_of_an_http_proxy_is_taken_and_httpx2_reads_it_as_meant(
+    url: str, host: str, port: int | None, auth: tuple[str, str] | None
+) -> None:
+    proxy = httpx2.Proxy(check_http_proxy(url))
+    assert (proxy.url.host, proxy.url.port, proxy.auth) == (host, port, auth)
+
+
+_NO_HTTP_PROXY = (
+    "must be a URL such as http://user:password@proxy.example.com:3128, odd characters in user and password "
+    "percent-encoded (@ is %40)"
+)
+_OTHER_PROXY = "must start with http://: a proxy that is itself reached by TLS or by SOCKS is not supported"
+_NO_BASIC = "must have no control character in user or password, and no colon in the user (RFC 7617)"
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        pytest.param("https://p:3128", _OTHER_PROXY, id="tls"),
+        pytest.param("socks5://p:1080", _OTHER_PROXY, id="socks"),
+        pytest.param("s3cret-mark://p:1", _OTHER_PROXY, id="unknown-scheme"),
+        pytest.param("", _NO_HTTP_PROXY, id="nothing"),
+        pytest.param("p:3128", _NO_HTTP_PROXY, id="no-scheme"),
+        pytest.param("//p:3128", _NO_HTTP_PROXY, id="no-scheme-but-slashes"),
+        pytest.param("http:p:3128", _NO_HTTP_PROXY, id="no-slashes"),
+        pytest.param("http://p", _NO_HTTP_PROXY, id="no-port"),
+        pytest.param("http://p:", _NO_HTTP_PROXY, id="empty-port"),
+        pytest.param("http://p:0", _NO_HTTP_PROXY, id="port-0"),
+        pytest.param("http://p:65536", _NO_HTTP_PROXY, id="port-too-large"),
+        pytest.param("http://:3128", _NO_HTTP_PROXY, id="no-host"),
+        pytest.param("http://a..b:1", _NO_HTTP_PROXY, id="no-host-name"),
+        pytest.param("http://127.1:1", _NO_HTTP_PROXY, id="short-address"),
+        pytest.param("http://[v1.a]:1", _NO_HTTP_PROXY, id="address-of-the-future"),
+        pytest.param("http://u:s3cret[mark]@p:1", _NO_HTTP_PROXY, id="brackets"),
+        pytest.param("http://p:1/path", _NO_HTTP_PROXY, id="path"),
+        pytest.param("http://p:1?", _NO_HTTP_PROXY, id="empty-query"),
+        pytest.param("http://p:1#", _NO_HTTP_PROXY, id="empty-fragment"),
+        pytest.param("http://p:1\n", _NO_HTTP_PROXY, id="line-break"),
+        pytest.param("http://u:s3cret@mark@p:1", _NO_HTTP_PROXY, id="at-sign"),
+        pytest.param("http://u:s3cret/mark@p:1", _NO_HTTP_PROXY, id="slash"),
+        pytest.param("http://u:12/s3cret-mark@p:1", _NO_HTTP_PROXY, id="slash-after-what-could-be-a-port"),
+        pytest.param("http://u:12#s3cret-mark@p:1", _NO_HTTP_PROXY, id="hash-after-what-could-be-a-port"),
+        pytest.param("http://u:s3cret%mark@p:1", _NO_HTTP_PROXY, id="percent-sign"),
+        pytest.param("http://u:s3cret mark@p:1", _NO_HTTP_PROXY, id="blank"),
+        pytest.param("http://u:s3cret\N{EURO SIGN}@p:1", _NO_HTTP_PROXY, id="not-ascii"),
+        pytest.param("http://a%3Ab:s3cret-mark@p:1", _NO_BASIC, id="colon-in-the-user"),
+        pytest.param("http://u:s3cret%0D%0Amark@p:1", _NO_BASIC, id="line-break-in-the-password"),
+        pytest.param("http://u%7F:s3cret-mark@p:1", _NO_BASIC, id="delete-in-the-user"),
+        pytest.param("http://u:s3cret-mark%FF@p:1", "must have a user and a password in UTF-8", id="not-utf-8"),
+    ],
+)
+def test_url_of_no_http_proxy_is_a_fault_that_quotes_nothing(url: str, expected: str) -> None:
+    with pytest.raises(Fault) as caught:
+        check_http_proxy(url)
+    assert str(caught.value) == expected
     assert caught.value.__cause__ is None
     assert caught.value.__suppress_context__ or caught.value.__context__ is None
 

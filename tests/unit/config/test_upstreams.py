@@ -1,4 +1,11 @@
+from pathlib import Path
+
 import pytest
+
+_NO_HTTP_PROXY = (
+    "must be a URL such as http://user:password@proxy.example.com:3128, odd characters in user and password "
+    "percent-encoded (@ is %40)"
+)
 
 
 def _upstream(members: str = "") -> str:
@@ -28,7 +35,7 @@ def test_upstream_has_the_defaults_of_the_contract(settings_of) -> None:
         120,
         1800,
     )
-    assert (upstream.ca_bundle, upstream.client_cert) == (None, None)
+    assert (upstream.http_proxy, upstream.ca_bundle, upstream.client_cert) == (None, None, None)
 
 
 @pytest.mark.parametrize(
@@ -47,6 +54,8 @@ def test_upstream_has_the_defaults_of_the_contract(settings_of) -> None:
         "set_fields: {temperature: 0.5, stop: [a, null], meta: {user: x}}",
         "strip_fields: [drop_params]",
         "headers: {X-App-Id: a}",
+        "http_proxy: null",
+        "http_proxy: 'http://proxy.example.com:3128'",
     ],
 )
 def test_value_within_its_limits_is_taken(settings_of, members: str) -> None:
@@ -90,6 +99,19 @@ def test_value_within_its_limits_is_taken(settings_of, members: str) -> None:
         ("set_fields: {model: a}", "set_fields.model", "must not be model or stream"),
         ("set_fields: {stream: true}", "set_fields.stream", "must not be model or stream"),
         ("strip_fields: a", "strip_fields", "must be a list"),
+        ("http_proxy: ''", "http_proxy", "must not be empty"),
+        ("http_proxy: true", "http_proxy", "must be text (a number in quotes) or {file: path}"),
+        ("http_proxy: 'proxy.example.com:3128'", "http_proxy", _NO_HTTP_PROXY),
+        (
+            "http_proxy: 'https://proxy.example.com:3128'",
+            "http_proxy",
+            "must start with http://: a proxy that is itself reached by TLS or by SOCKS is not supported",
+        ),
+        (
+            "http_proxy: {file: missing}",
+            "http_proxy",
+            "must name a readable file that holds the secret as UTF-8 text",
+        ),
         ("ca_bundle: missing.pem", "ca_bundle", "must be the path of an existing file"),
         ("client_cert: missing.pem", "client_cert", "must be the path of an existing file"),
         ("token_source: 5", "token_source", "must be text (a number, date, yes or no in quotes)"),
@@ -99,6 +121,23 @@ def test_value_outside_its_limits_is_a_fault_that_says_what_is_expected(
     faults_of, members: str, path: str, expected: str
 ) -> None:
     assert faults_of(_upstream(members)) == (f"upstreams[0].{path}: {expected}",)
+
+
+def test_url_of_a_proxy_is_a_secret_as_it_holds_the_password(settings_of, tmp_path: Path, mark: str) -> None:
+    url = f"http://user:{mark}@proxy.example.com:3128"
+    (tmp_path / "url").write_text(url + "\n")
+    for given in (f"'{url}'", "{file: url}", "'${URL}'"):
+        settings = settings_of(_upstream(f"http_proxy: {given}"), {"URL": url})
+        assert settings.upstreams[0].http_proxy.reveal() == url
+        assert mark not in repr(settings) + str(settings.model_dump())
+
+
+def test_text_that_is_no_url_of_a_proxy_is_refused_wherever_it_stands(faults_of, tmp_path: Path, mark: str) -> None:
+    url = f"http://user:{mark}/@proxy.example.com:3128"
+    (tmp_path / "url").write_text(url)
+    for given in (f"'{url}'", "{file: url}", "'${URL}'"):
+        faults = faults_of(_upstream(f"http_proxy: {given}"), {"URL": url})
+        assert faults == (f"upstreams[0].http_proxy: {_NO_HTTP_PROXY}",)
 
 
 def test_at_least_one_upstream_is_needed(faults_of) -> None:

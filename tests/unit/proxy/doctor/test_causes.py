@@ -6,7 +6,8 @@ import ssl
 
 import pytest
 
-from proxy.doctor.causes import connect_cause, lookup_cause, tls_cause
+from proxy.doctor.causes import connect_cause, lookup_cause, tls_cause, tunnel_cause
+from proxy.upstreams.tunnel import TunnelError
 
 
 def ssl_error(reason: str, kind: type[ssl.SSLError] = ssl.SSLError) -> ssl.SSLError:
@@ -44,6 +45,36 @@ def test_lookup(code: int, words: str) -> None:
 )
 def test_connect(error: OSError, words: str) -> None:
     assert connect_cause(error).startswith(words)
+
+
+@pytest.mark.parametrize(
+    ("status", "words"),
+    [
+        (407, "it wants a user and a password, or other ones"),
+        (403, "it does not let this host through"),
+        (500, "it has no way to the upstream itself"),
+        (502, "it has no way to the upstream itself"),
+        (504, "it has no way to the upstream itself"),
+        (501, "it makes no tunnels (CONNECT)"),
+        (405, "it makes no tunnels (CONNECT)"),
+        (302, "it makes no tunnels (CONNECT)"),
+    ],
+)
+def test_proxy_that_refuses(status: int, words: str) -> None:
+    cause = tunnel_cause(TunnelError(f"the proxy answered {status}", status))
+    assert cause.startswith(f"the proxy answered {status}: {words}")
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        pytest.param(TimeoutError(), "it does not answer", id="silence"),
+        pytest.param(ConnectionResetError(), "it broke off: host and port in http_proxy", id="reset"),
+        pytest.param(TunnelError("the proxy's answer is no HTTP"), "the proxy's answer is no HTTP: host", id="no-http"),
+    ],
+)
+def test_proxy_that_gives_no_status(error: OSError | TunnelError, words: str) -> None:
+    assert tunnel_cause(error).startswith(words)
 
 
 @pytest.mark.parametrize(

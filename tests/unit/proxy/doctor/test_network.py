@@ -4,12 +4,14 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
+import httpx2
 import pytest
 
 from proxy.doctor.network import check_way, shown_url
 from proxy.doctor.report import Report
 from proxy.upstreams.tls import client_context
 from tests.support.authority import Authority
+from tests.support.forward_proxy import ESTABLISHED, ForwardProxy
 from tests.support.scripted_upstream import ScriptedUpstream
 from tests.support.tls_front import TlsFront
 
@@ -20,8 +22,17 @@ CheckWay = Callable[..., bool]
 def check(report: Report, authority: Authority) -> CheckWay:
     """Whether there is a way to a URL for a client that trusts the authority, unless told otherwise."""
 
-    def check(url: str, ca_bundle: Path | None = authority.ca_bundle, client_cert: Path | None = None) -> bool:
-        return check_way(report, url, lambda: client_context(ca_bundle, client_cert), connect_s=1)
+    def check(
+        url: str,
+        ca_bundle: Path | None = authority.ca_bundle,
+        client_cert: Path | None = None,
+        by: str | None = None,
+        connect_s: float = 1,
+    ) -> bool:
+        http_proxy = None if by is None else lambda: httpx2.Proxy(by)
+        return check_way(
+            report, url, lambda: client_context(ca_bundle, client_cert), connect_s=connect_s, http_proxy=http_proxy
+        )
 
     return check
 
@@ -172,3 +183,51 @@ def test_file_without_a_certificate_is_told(
     (tmp_path / "file.pem").write_text("s3cret-mark")
     assert not check(f"https://127.0.0.1:{server.port}/", **{member: tmp_path / "file.pem"})
     assert lines[-1].startswith("FAIL  TLS: ca_bundle or client_cert cannot be used: ")
+
+
+# Through an HTTP proxy
+
+
+def test_proxy_looks_the_name_up_and_joins_us_to_it(
+    check: CheckWay, server: ScriptedUpstream, lines: list[str]
+) -> None:
+    server.answer(ESTABLISHED)
+    assert check("http://llm.invalid/v1", by=f"http://user:s3cret-mark@127.0.0.1:{server.port}")
+    assert [line.partition(" in ")[0] for line in lines[1:3]] == [
+        f"ok    connect: 127.0.0.1:{server.port}",
+        "ok    tunnel: to llm.invalid:80",
+    ]
+    assert [request.head.split(b"\r\n")[0] for request in server.requests] == [b"CONNECT llm.invalid:80 HTTP/1.1"]
+
+
+def test_certificate_of_the_upstream_is_shown_through_the_tunnel(
+    check: CheckWay, server: ScriptedUpstream, authority: Authority, lines: list[str]
+) -> None:
+    context = authority.server_context(authority.issue())
+    with TlsFront(server.url, context) as front, ForwardProxy() as forward:
+        assert check(front.url, by=forward.url())
+    assert lines[-1].startswith("ok    TLS: TLSv1.3; certificate of CN=127.0.0.1, signed by CN=Test Authority")
+
+
+def test_refused_certificate_is_fetched_through_the_tunnel_too(
+    check: CheckWay, server: ScriptedUpstream, tmp_path: Path, lines: list[str]
+) -> None:
+    inspector = Authority(tmp_path, "Proxy That Looks Inside")
+    context = inspector.server_context(inspector.issue())
+    with TlsFront(server.url, context) as front, ForwardProxy() as forward:
+        assert not check(front.url, by=forward.url())
+        assert forward.targets == [f"CONNECT 127.0.0.1:{front.port}"] * 2
+    assert "signed by CN=Proxy That Looks Inside" in lines[-1]
+
+
+def test_proxy_that_refuses_is_told_and_quoted_nowhere(
+    check: CheckWay, server: ScriptedUpstream, lines: list[str]
+) -> None:
+    server.answer(b"HTTP/1.1 407 s3cret-mark\r\nProxy-Authenticate: s3cret-mark\r\n\r\ns3cret-mark")
+    assert not check("https://[fd00::1]/", by=f"http://user:s3cret-mark@127.0.0.1:{server.port}")
+    assert lines[-1].startswith("FAIL  tunnel: to [fd00::1]:443: the proxy answered 407: it wants a user")
+
+
+def test_proxy_that_is_silent_is_told(check: CheckWay, server: ScriptedUpstream, lines: list[str]) -> None:
+    assert not check("https://llm.invalid/", by=server.url, connect_s=0.1)
+    assert lines[-1].startswith("FAIL  tunnel: to llm.invalid:443: it does not answer")

@@ -7,7 +7,8 @@ import pytest
 from proxy.doctor.report import Report
 from proxy.doctor.stream_check import report_stream
 from proxy.doctor.upstream_client import Answer
-from proxy.upstreams.transport import SocketTransport, Timeouts
+from proxy.upstreams.answer_body import Timeouts
+from proxy.upstreams.transport import SocketTransport
 from tests.support.scripted_upstream import LIMIT_S, ScriptedUpstream, Step, close, reset
 
 _TEXT = b'data: {"choices":[{"delta":{"content":"s3cret-mark"},"finish_reason":null}]}\n\n'

@@ -7,6 +7,7 @@ import pytest
 from proxy.doctor.foreign_text import ForeignText
 from proxy.doctor.upstream_causes import error_codes, refusal_cause, transport_cause
 from proxy.doctor.upstream_client import Answer
+from proxy.upstreams.tunnel import TunnelError
 
 _SENT_AS = "Authorization: Bearer ****"
 
@@ -99,6 +100,7 @@ def caused(error: httpx2.TransportError, cause: OSError) -> httpx2.TransportErro
             "wants a client certificate",
             id="tls",
         ),
+        pytest.param(TunnelError("the proxy answered 407", 407), "the HTTP proxy: the proxy answered 407", id="tunnel"),
         pytest.param(
             caused(httpx2.ConnectError("ConnectionRefusedError"), ConnectionRefusedError()), "refused", id="refused"
         ),

@@ -1,24 +1,39 @@
 import json
+import re
 from io import StringIO
 from typing import Any
 
 import pytest
+from loguru import logger
 
-from proxy.observability.logging import set_up
-from proxy.observability.request_log import NAME_MOST_CHARS, RequestLog
+from proxy.observability.logging import Format, set_up
+from proxy.observability.request_log import NAME_MOST_CHARS, AccessLog, RequestLog
+
+
+def request_of(**facts: Any) -> RequestLog:
+    return RequestLog("id-1", "POST", "/v1/chat/completions", **facts)
 
 
 def entry_of(log: StringIO, **facts: Any) -> dict[str, Any]:
     """The line of a request, as JSON."""
-    set_up(stream=log, line_format="json")
-    RequestLog("id-1", "POST", "/v1/chat/completions", **facts).write()
+    AccessLog(stream=log, line_format="json").write(request_of(**facts))
     assert log.getvalue().count("\n") == 1
     return dict(json.loads(log.getvalue()))
 
 
 def test_line_has_the_facts_of_the_request(log: StringIO) -> None:
     entry = entry_of(
-        log, started=0, first_byte_at=0.5, caller="a", model="m", upstream="llm", status=200, bytes_sent=7, cause="why"
+        log,
+        started=0,
+        first_byte_at=0.5,
+        caller="a",
+        model="m",
+        upstream="llm",
+        status=200,
+        bytes_sent=7,
+        cause="why",
+        frames=3,
+        usage=(10, 2),
     )
     assert entry["duration_ms"] > 500
     del entry["time"], entry["message"], entry["duration_ms"]
@@ -33,7 +48,10 @@ def test_line_has_the_facts_of_the_request(log: StringIO) -> None:
         "status": 200,
         "outcome": "done",
         "first_byte_ms": 500,
+        "frames": 3,
         "bytes": 7,
+        "prompt_tokens": 10,
+        "completion_tokens": 2,
         "cause": "why",
     }
 
@@ -98,3 +116,55 @@ def test_line_is_a_warning_where_we_or_the_upstream_failed(
     log: StringIO, status: int, outcome: str, level: str
 ) -> None:
     assert entry_of(log, status=status, outcome=outcome)["level"] == level
+
+
+@pytest.mark.parametrize("line_format", ["text", "json"])
+def test_line_looks_like_those_of_all_others(log: StringIO, line_format: Format) -> None:
+    set_up(stream=log, line_format=line_format)
+    AccessLog(stream=log, line_format=line_format).write(request_of())
+    logger.info(log.getvalue().partition("request ")[2].strip() if line_format == "text" else "x")
+    ours, other = log.getvalue().splitlines()
+    if line_format == "json":
+        assert list(json.loads(ours))[:3] == list(json.loads(other))
+        times = [json.loads(line)["time"] for line in (ours, other)]
+    else:
+        times = [line.partition(" INFO     ")[0] for line in (ours, other)]
+    first, second = (re.sub(r"\d", "0", moment) for moment in times)
+    assert first == second
+
+
+@pytest.mark.parametrize(("level", "written"), [("DEBUG", 2), ("INFO", 2), ("WARNING", 1), ("ERROR", 0)])
+def test_line_is_written_where_its_level_is(log: StringIO, level: str, written: int) -> None:
+    access_log = AccessLog(stream=log, level=level)
+    access_log.write(request_of(status=200))
+    access_log.write(request_of(status=502))
+    assert log.getvalue().count("\n") == written
+
+
+@pytest.mark.parametrize("model", ["Bearer sk-mark", "authorization: sk-mark", "api-key=sk-mark"])
+def test_what_looks_like_a_credential_is_no_part_of_the_line(log: StringIO, model: str) -> None:
+    assert "sk-mark" not in str(entry_of(log, model=model))
+
+
+def test_log_that_cannot_be_written_harms_nobody() -> None:
+    class Full(StringIO):
+        def write(self, _: str) -> int:
+            raise OSError(28, "No space left on device")
+
+    AccessLog(stream=Full()).write(request_of())
+    closed = StringIO()
+    closed.close()
+    AccessLog(stream=closed).write(request_of())
+
+
+@pytest.mark.parametrize(
+    ("times", "overhead_s"),
+    [
+        pytest.param({}, None, id="no upstream was asked"),
+        pytest.param({"sent_at": 1.5}, None, id="no byte was sent"),
+        pytest.param({"sent_at": 1.5, "first_byte_at": 9}, 0.5, id="stream: all after sending is the upstream's"),
+        pytest.param({"sent_at": 1.5, "received_at": 9, "first_byte_at": 9.25}, 0.75, id="whole answer"),
+    ],
+)
+def test_overhead_is_the_time_that_was_not_the_upstreams(times: dict[str, float], overhead_s: float | None) -> None:
+    assert request_of(started=1, **times).overhead_s() == overhead_s

@@ -5,7 +5,7 @@ from contextlib import ExitStack
 
 import pytest
 
-from proxy.upstreams.transport import Timeouts
+from proxy.upstreams.answer_body import Timeouts
 from tests.support.scripted_upstream import ScriptedUpstream
 from tests.support.upstream_sender import Sender
 

@@ -187,11 +187,11 @@ class RefusingPool(ConnectionPool):
         super().__init__("127.0.0.1", port, tls=None, connect_s=LIMIT_S)
         self.refusals = refusals
 
-    def _connect(self, deadline: float) -> socket.socket:
+    def _connect(self, address: tuple[str, int], deadline: float) -> socket.socket:
         if self.refusals:
             self.refusals -= 1
             raise ConnectionRefusedError
-        return super()._connect(deadline)
+        return super()._connect(address, deadline)
 
 
 def test_refused_connection_is_tried_once_more(upstream: ScriptedUpstream) -> None:

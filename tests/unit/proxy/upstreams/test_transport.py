@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import httpx2
 import pytest
 
-from proxy.upstreams import transport
+from proxy.upstreams import answer_body
 from proxy.upstreams.exchange import Exchange
 from tests.support.scripted_upstream import LIMIT_S, ScriptedUpstream, close, reset
 from tests.support.upstream_sender import Sender
@@ -541,7 +541,7 @@ def test_waits_shorter_than_the_limit_add_up_to_it(upstream: ScriptedUpstream, s
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """The transport's clock, moved by hand: `clock[0]` is now."""
     now = [1000.0]
-    monkeypatch.setattr(transport, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    monkeypatch.setattr(answer_body, "time", SimpleNamespace(monotonic=lambda: now[0]))
     return now
 
 

@@ -1,0 +1,85 @@
+"""Errors as the JSON that OpenAI's clients read: ours, the upstream's, werkzeug's, and those that nobody expected."""
+
+import socket
+from contextlib import suppress
+
+from flask import Response, jsonify, request
+from loguru import logger
+from werkzeug.exceptions import HTTPException
+from werkzeug.exceptions import MethodNotAllowed as WerkzeugMethodNotAllowed
+
+from proxy.errors import (
+    BodyTimeout,
+    BodyTooLarge,
+    CallerGone,
+    InternalError,
+    InvalidClientKey,
+    InvalidRequest,
+    MethodNotAllowed,
+    ProxyError,
+    RouteNotFound,
+    ServiceError,
+    UpstreamAnswer,
+    as_openai_error,
+)
+from proxy.headers import answer_fields
+from proxy.request_state import current
+
+
+def answer_error(error: ProxyError) -> Response:
+    log = current().log
+    log.cause = error.cause
+    log.outcome = "error"
+    if isinstance(error, UpstreamAnswer):
+        return _answer_of_upstream(error)
+    if isinstance(error, CallerGone):
+        log.outcome = "caller_gone"
+    if isinstance(error, BodyTooLarge | BodyTimeout):
+        _read_no_further()
+    response = jsonify(as_openai_error(error))
+    response.status_code = error.status
+    if error.retry_after_s is not None:
+        response.headers["Retry-After"] = str(max(1, round(error.retry_after_s + 0.5)))
+    if isinstance(error, InvalidClientKey):
+        response.headers["WWW-Authenticate"] = "Bearer"
+    return response
+
+
+def _answer_of_upstream(error: UpstreamAnswer) -> Response:
+    """The upstream's error as it came; where it is no JSON, one of ours with the same status."""
+    fields = answer_fields(error.fields)
+    is_json = any(name.lower() == "content-type" and "json" in value.lower() for name, value in fields)
+    if is_json and error.body:
+        return Response(error.body, status=error.status, headers=fields)
+    message = ServiceError.message if error.status >= 500 else f"The upstream answered with status {error.status}."
+    ours = ProxyError(message)
+    ours.type = "server_error" if error.status >= 500 else "invalid_request_error"
+    ours.code = error.code
+    response = jsonify(as_openai_error(ours))
+    response.status_code = error.status
+    response.headers.extend([field for field in fields if field[0].lower() != "content-type"])
+    return response
+
+
+def answer_http_exception(error: HTTPException) -> Response:
+    """werkzeug's own: an unknown path, a wrong method, a head that it cannot read."""
+    if isinstance(error, WerkzeugMethodNotAllowed):
+        response = answer_error(MethodNotAllowed())
+        response.headers["Allow"] = ", ".join(sorted(error.valid_methods or ()))
+        return response
+    if error.code is not None and 400 <= error.code < 500 and error.code != 404:
+        return answer_error(InvalidRequest("The request cannot be read."))
+    return answer_error(RouteNotFound())
+
+
+def answer_unexpected(error: Exception) -> Response:
+    logger.opt(exception=error).error("unexpected {} in a view", type(error).__name__)
+    return answer_error(InternalError(cause=type(error).__name__))
+
+
+def _read_no_further() -> None:
+    """Close the reading half: gunicorn would else read the rest of a refused body, however long it is."""
+    sock = request.environ.get("gunicorn.socket")
+    if sock is not None:
+        with suppress(OSError):  # the caller closed it before
+            sock.shutdown(socket.SHUT_RD)

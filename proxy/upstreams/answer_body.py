@@ -1,0 +1,188 @@
+"""An answer on its connection: the request is sent, the head is read, then the body as it comes.
+
+It keeps the clocks (first byte, idle, total) and the limits of sizes, and gives the connection back or closes it.
+"""
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import httpx2
+from geventhttpclient.response import HTTPParseError
+
+from proxy.headers import Fields
+from proxy.upstreams.answer_parser import AnswerParser
+from proxy.upstreams.connection import Connection, ConnectionPool
+from proxy.upstreams.exchange import Exchange
+
+READ_BYTES = 65536
+HEAD_MOST_BYTES = 100 * 1024
+ERROR_BODY_MOST_BYTES = 64 * 1024
+JOINED_MOST_BYTES = 64 * 1024  # a longer body is sent by itself: a second call costs less than a copy
+
+
+@dataclass(frozen=True, slots=True)
+class Timeouts:
+    """Seconds: for a connection with TLS, for the answer's head, between two reads, and for the whole answer."""
+
+    connect_s: float = 5.0
+    first_byte_s: float = 300.0
+    idle_s: float = 120.0
+    total_s: float = 1800.0
+
+
+class NoAnswer(httpx2.ReadError):
+    """The peer closed the connection, in order, before the first byte of an answer."""
+
+    unreceived = False  # the peer's system took no byte of the request either
+
+
+class AnswerBody(httpx2.SyncByteStream):
+    """An answer on its connection: head first, then the body as it comes. Closing gives the connection back."""
+
+    def __init__(
+        self, connection: Connection, exchange: Exchange, pool: ConnectionPool, method: str, timeouts: Timeouts
+    ) -> None:
+        self._connection = connection
+        self._exchange = exchange
+        self._pool = pool
+        self._parser = AnswerParser(method)
+        self._timeouts = timeouts
+        self._ends_at = time.monotonic() + timeouts.total_s
+        self._silent_since: float | None = None  # while somebody waits for the body; a slow caller is no stall
+        self._left_bytes: int | None = None  # of an error body, which is read whole and so is limited
+        self.is_cut = False  # by that limit
+        self._closed = False
+
+    @property
+    def status(self) -> int:
+        return self._parser.status
+
+    @property
+    def fields(self) -> Fields:
+        return self._parser.fields
+
+    def send(self, head: bytes, content: bytes) -> None:
+        """Write the request; an early answer (413, say) may come although the peer reads no further."""
+        connection = self._connection
+        connection.sock.settimeout(self._timeouts.idle_s)
+        try:
+            if len(content) <= JOINED_MOST_BYTES:
+                connection.send(head + content)
+            else:
+                connection.send(head)
+                connection.send(content)
+        except TimeoutError as error:
+            raise httpx2.WriteTimeout("the upstream reads nothing") from error
+        except OSError:
+            # Reset while writing: what the peer said before it closed, if anything, decides in read_head().
+            return
+
+    def read_head(self) -> None:
+        parser, received = self._parser, 0
+        deadline = min(time.monotonic() + self._timeouts.first_byte_s, self._ends_at)
+        while not parser.head_is_complete:
+            data = self._receive(deadline, "no answer in time", nothing_yet=received == 0)
+            received += len(data)
+            self._feed(data)
+            if received > HEAD_MOST_BYTES and (not parser.head_is_complete or parser.field_bytes() > HEAD_MOST_BYTES):
+                raise httpx2.RemoteProtocolError("the head of the answer is too long")
+        self._check_head()
+        if parser.status >= 400:
+            self._left_bytes = ERROR_BODY_MOST_BYTES
+
+    def response(self, request: httpx2.Request, *, with_fields: bool = True) -> httpx2.Response:
+        """The answer as httpx2's, which takes longer to read the fields than the proxy to use them."""
+        fields = None
+        if with_fields:
+            fields = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in self.fields]
+        extensions = {"answer_body": self}
+        return httpx2.Response(self.status, headers=fields, stream=self, request=request, extensions=extensions)
+
+    def read(self, wait_s: float | None = None) -> bytes | None:
+        """The next bytes of the body; b"" at its end, None when nothing came within wait_s.
+
+        Raises httpx2.ReadTimeout past the idle or total limit; ReadError or RemoteProtocolError for a body cut short.
+        """
+        parser = self._parser
+        while True:
+            data = parser.take_body()
+            if data:
+                return self._within_limit(data)
+            if parser.is_complete or self._closed:
+                self.close()
+                return b""
+            if self._silent_since is None:
+                self._silent_since = time.monotonic()
+            limit = min(self._silent_since + self._timeouts.idle_s, self._ends_at)
+            deadline = limit if wait_s is None else min(limit, time.monotonic() + wait_s)
+            try:
+                received = self._receive(deadline, "the answer stalled", nothing_yet=False)
+            except httpx2.ReadTimeout:
+                if deadline < limit:
+                    return None
+                self.close()
+                raise
+            except httpx2.TransportError:
+                self.close()
+                raise
+            self._silent_since = None
+            self._feed(received)
+
+    def __iter__(self) -> Iterator[bytes]:
+        while data := self.read():
+            yield data
+
+    def close(self, *, keep: bool = True) -> None:
+        """Give the connection back when the answer has ended well, else close it."""
+        if self._closed:
+            return
+        self._closed = True
+        self._exchange.detach()
+        if keep and self._parser.can_be_followed() and not self._exchange.broken_off:
+            self._pool.give_back(self._connection)
+        else:
+            self._connection.close()
+
+    def _receive(self, deadline: float, late: str, *, nothing_yet: bool) -> bytes:
+        left_s = deadline - time.monotonic()
+        if left_s <= 0:
+            raise httpx2.ReadTimeout(late)
+        try:
+            data = self._connection.receive(READ_BYTES, left_s)
+        except TimeoutError:
+            raise httpx2.ReadTimeout(late) from None
+        except OSError as error:
+            # Never NoAnswer: a reset may overtake the acknowledgement of a request that the peer has read.
+            raise httpx2.ReadError(type(error).__name__) from error
+        if not data and self._exchange.broken_off:
+            raise httpx2.ReadError("broken off")  # our own end of the connection, and none of the answer
+        if not data and nothing_yet:
+            raise NoAnswer("closed without an answer")
+        return data
+
+    def _feed(self, data: bytes) -> None:
+        """Parse; b"" (the peer closed) ends an answer without a length and is a fault in any other."""
+        try:
+            self._parser.feed(data)
+        except HTTPParseError as error:
+            self.close()
+            raise httpx2.RemoteProtocolError("the answer breaks HTTP, or was cut short") from error
+
+    def _check_head(self) -> None:
+        if self._parser.status > 599:
+            raise httpx2.RemoteProtocolError("the answer has no status of HTTP")
+        encodings = self._parser.values_of("content-encoding")
+        if any(encoding.strip().lower() not in ("", "identity") for encoding in encodings):
+            # Unpacked it could be a thousand times as long; we asked for identity.
+            raise httpx2.RemoteProtocolError("the answer is encoded though identity was asked for")
+
+    def _within_limit(self, data: bytes) -> bytes:
+        if self._left_bytes is None:
+            return data
+        kept = data[: self._left_bytes]
+        self._left_bytes -= len(kept)
+        if len(kept) < len(data):
+            self.is_cut = True
+            self.close()
+        return kept

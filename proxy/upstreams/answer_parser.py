@@ -1,0 +1,78 @@
+"""One answer out of the bytes of a connection: geventhttpclient's C parser (llhttp), and no more than we use.
+
+Interim answers (1xx) are left out. What breaks HTTP raises HTTPParseError; so do bytes behind the answer's end, since
+on a shared connection they would become somebody else's answer.
+"""
+
+from geventhttpclient._parser import HTTPParseError, HTTPResponseParser
+
+from proxy.headers import Fields
+
+
+class AnswerParser(HTTPResponseParser):
+    """Fed with bytes; the C parser calls the methods that begin with `_on`, texts in as many pieces as reads."""
+
+    def __init__(self, method: str) -> None:
+        super().__init__()
+        self.status = 0  # final, not interim, once the head is here
+        self.fields: Fields = []  # in their order, as Latin-1
+        self.head_is_complete = False
+        self.is_complete = False
+        self._has_no_body = method == "HEAD"
+        self._name = ""
+        self._value: str | None = None  # None while the name is being read
+        self._body: list[bytes] = []
+
+    def field_bytes(self) -> int:
+        return sum(len(name) + len(value) + 4 for name, value in self.fields)
+
+    def values_of(self, name: str) -> list[str]:
+        """The values of a field, `name` in lower case."""
+        return [value for known, value in self.fields if known.lower() == name]
+
+    def can_be_followed(self) -> bool:
+        """Whether the connection is good for another request."""
+        return self.is_complete and not self.parser_failed() and self.should_keep_alive()
+
+    def take_body(self) -> bytes:
+        """What has come of the body since the last call."""
+        body = self._body
+        if not body:
+            return b""
+        data = body[0] if len(body) == 1 else b"".join(body)
+        body.clear()
+        return data
+
+    def _on_message_begin(self) -> None:
+        if self.is_complete and self.status >= 200:
+            raise HTTPParseError("bytes after the end of the answer")
+        self.fields = []
+        self.head_is_complete = self.is_complete = False
+
+    def _on_status(self, _: str) -> None:
+        """The reason phrase goes no further."""
+
+    def _on_header_field(self, text: str) -> None:
+        if self._value is not None:
+            self._add_field()
+        self._name += text
+
+    def _on_header_value(self, text: str) -> None:
+        self._value = text if self._value is None else self._value + text
+
+    def _on_headers_complete(self) -> bool:
+        if self._name:
+            self._add_field()
+        self.status = self.get_code()
+        self.head_is_complete = self.status >= 200
+        return self._has_no_body
+
+    def _on_body(self, data: bytes) -> None:
+        self._body.append(bytes(data))
+
+    def _on_message_complete(self) -> None:
+        self.is_complete = True
+
+    def _add_field(self) -> None:
+        self.fields.append((self._name, self._value or ""))
+        self._name, self._value = "", None
