@@ -1,11 +1,13 @@
 # make run: the proxy on 127.0.0.1:5002 with the sandbox behind it. make test: every test. Both set everything up.
 # make prove: the proof table of the token holder, measured (half an hour).
+# make bench: the proxy beside nginx, a FastAPI reference and LiteLLM, measured (three quarters of an hour).
 SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+PEERS := .venv-bench
 
-.PHONY: run test prove check format lock clean
+.PHONY: run test prove bench check format lock clean
 
 run: $(VENV)/run.stamp
 	@exec $(BIN)/gunicorn wsgi:app
@@ -15,6 +17,9 @@ test: $(VENV)/dev.stamp node_modules/.stamp
 
 prove: $(VENV)/dev.stamp
 	$(BIN)/python -m bench.prove_token
+
+bench: $(VENV)/dev.stamp $(PEERS)/fastapi.stamp $(PEERS)/litellm.stamp $(PEERS)/charts.stamp $(PEERS)/nginx.stamp
+	$(BIN)/python -m bench.compare
 
 check: $(VENV)/dev.stamp
 	$(BIN)/ruff format --check .
@@ -31,9 +36,12 @@ lock: $(VENV)/dev.stamp
 		requirements.in --output-file requirements.txt
 	$(BIN)/uv pip compile --quiet --upgrade --generate-hashes --universal --python-version 3.11 --no-header \
 		requirements-dev.in --output-file requirements-dev.txt
+	for peer in fastapi litellm charts; do \
+		$(BIN)/uv pip compile --quiet --upgrade --generate-hashes --universal --python-version 3.11 --no-header \
+			bench/peers/$$peer.in --output-file bench/peers/$$peer.txt || exit 1; done
 
 clean:
-	rm -rf $(VENV) node_modules .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(PEERS) node_modules .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
@@ -54,3 +62,15 @@ node_modules/.stamp: package-lock.json
 		|| { echo "make test needs node, npm, curl, openssl and redis-server" >&2; exit 1; }
 	npm ci --silent --no-audit --no-fund
 	@touch $@
+
+# What runs beside the proxy in `make bench`, each in a venv of its own. Without one of them the bench says so.
+$(PEERS)/%.stamp: bench/peers/%.txt | $(VENV)/dev.stamp
+	$(PYTHON) -m venv --clear $(PEERS)/$*
+	$(BIN)/uv pip install --quiet --compile-bytecode --python $(PEERS)/$*/bin/python --require-hashes -r $< \
+		&& touch $@ || echo "make bench: $* could not be installed" >&2
+
+$(PEERS)/nginx.stamp:
+	@mkdir -p $(PEERS)
+	@{ PATH="$$PATH:/usr/sbin" command -v nginx > /dev/null \
+		|| { apt-get update -qq && apt-get install -y -qq --no-install-recommends nginx > /dev/null; }; } \
+		&& touch $@ || echo "make bench: nginx could not be installed" >&2

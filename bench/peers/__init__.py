@@ -1,0 +1,1 @@
+"""What runs beside our proxy under the same load."""
