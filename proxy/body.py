@@ -85,11 +85,17 @@ def _without_text(error: ValueError) -> str:
 
 def _is_finite(value: Any) -> bool:
     """Whether no number overflowed to infinity, as 1e309 does. Lists, some of 10^5 numbers, are searched at C speed."""
-    if isinstance(value, float):
-        return math.isfinite(value)
     if isinstance(value, list):
+        if math.inf in value or -math.inf in value:
+            return False
         nested = [item for item in value if isinstance(item, (dict, list))]
-        return math.inf not in value and -math.inf not in value and all(map(_is_finite, nested))
-    if isinstance(value, dict):
-        return all(map(_is_finite, value.values()))
-    return True
+    elif isinstance(value, dict):
+        nested = []
+        for item in value.values():
+            if isinstance(item, (dict, list)):
+                nested.append(item)
+            elif isinstance(item, float) and not math.isfinite(item):
+                return False
+    else:
+        return not isinstance(value, float) or math.isfinite(value)
+    return all(map(_is_finite, nested))

@@ -3,7 +3,7 @@
 import socket
 from contextlib import suppress
 
-from flask import Response, jsonify, request
+from flask import Response, jsonify
 from loguru import logger
 from werkzeug.exceptions import HTTPException
 from werkzeug.exceptions import MethodNotAllowed as WerkzeugMethodNotAllowed
@@ -79,7 +79,7 @@ def answer_unexpected(error: Exception) -> Response:
 
 def _read_no_further() -> None:
     """Close the reading half: gunicorn would else read the rest of a refused body, however long it is."""
-    sock = request.environ.get("gunicorn.socket")
+    sock = current().environ.get("gunicorn.socket")
     if sock is not None:
         with suppress(OSError):  # the caller closed it before
             sock.shutdown(socket.SHUT_RD)

@@ -45,6 +45,12 @@ class JoinedResponse(wsgi.Response):  # type: ignore[misc]  # gunicorn has no ty
         self._head = "".join([*lines, "\r\n"]).encode("latin-1")
         self.headers_sent = True
 
+    def write(self, data: bytes) -> None:
+        if self.chunked and self.headers_sent and data:
+            self._emit_body(data)  # nothing is left to be checked: a stream has no length
+        else:
+            super().write(data)
+
     def _emit_body(self, data: bytes) -> None:
         if self.chunked:
             data = b"%X\r\n%b\r\n" % (len(data), data)
@@ -57,15 +63,19 @@ class JoinedResponse(wsgi.Response):  # type: ignore[misc]  # gunicorn has no ty
             self._write(end)
 
     def _write(self, data: bytes) -> None:
-        head, self._head = self._head, b""
-        if head and len(data) > _JOINED_MOST_BYTES:
-            self.sock.sendall(head)
-        elif head:
-            data = head + data
+        if self._head:
+            data = self._joined(data)
         # gevent's sendall() asks for the size of the socket's buffer each time; nearly always one send() does.
         sent = self.sock.send(data)
         if sent < len(data):
             self.sock.sendall(memoryview(data)[sent:])
+
+    def _joined(self, data: bytes) -> bytes:
+        head, self._head = self._head, b""
+        if len(data) <= _JOINED_MOST_BYTES:
+            return head + data
+        self.sock.sendall(head)
+        return data
 
 
 def install() -> None:

@@ -15,7 +15,11 @@ from gunicorn.workers.gthread import ThreadWorker
 from loguru import logger
 
 from proxy import gunicorn_response
+from proxy.caller_source import CallerSource
 from proxy.errors import InternalError, InvalidRequest, ProxyError, as_openai_error
+from proxy.gunicorn_request import PlainParser
+
+UNREAD_MOST_BYTES = 64 * 1024  # of a body that the app left, before the connection is closed instead
 
 gunicorn_response.install()
 
@@ -65,7 +69,39 @@ class _JsonErrors:
 
 
 class GeventJsonWorker(_JsonErrors, GeventWorker):  # type: ignore[misc]  # gunicorn has no types
-    pass
+    """gunicorn's, with a loop of our own over a connection's requests: it limits each wait, and has less to do."""
+
+    def init_process(self) -> None:
+        # gunicorn looks a setting up by name whenever it is asked for one, some twenty times a request.
+        self.cfg.__dict__.update({name: setting.get() for name, setting in self.cfg.settings.items()})
+        super().init_process()
+
+    def handle(self, listener: Any, client: Any, addr: Any) -> None:
+        if self.cfg.is_ssl or self.cfg.proxy_protocol != "off":
+            super().handle(listener, client, addr)
+            return
+        client.setblocking(True)
+        source = CallerSource(client)
+        try:
+            self._serve(source, listener.getsockname(), client, addr)
+        except OSError as error:  # too late, or gone
+            self.log.debug("connection closed: %s", type(error).__name__)
+        except Exception as error:
+            self.handle_error(None, client, addr, error)
+        finally:
+            source.close()
+            client.close()
+
+    def _serve(self, source: CallerSource, server: Any, client: Any, addr: Any) -> None:
+        parser = PlainParser(self.cfg, source, addr)
+        with suppress(errors.NoMoreData, StopIteration):  # the caller has closed, or HTTP says that we do
+            while True:
+                source.expect_request()
+                request = next(parser)
+                source.expect_body()
+                self.handle_request(server, request, client, addr)
+                if not parser.finish_body(max_bytes=UNREAD_MOST_BYTES):
+                    return
 
 
 class ThreadJsonWorker(_JsonErrors, ThreadWorker):  # type: ignore[misc]

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from functools import partial
 from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
-from flask import Blueprint, Flask, Response, g, request
+from flask import Blueprint, Flask, Response, request
 from werkzeug.exceptions import HTTPException
 
 from proxy.auth import Caller, ClientKeys
@@ -21,7 +21,7 @@ from proxy.limits import RateLimits, Slots
 from proxy.observability.metrics import Metrics
 from proxy.observability.request_log import AccessLog, RequestLog
 from proxy.relay import PieceRelay, StreamRelay
-from proxy.request_state import RequestState, current
+from proxy.request_state import RequestState, begin, current
 
 _SANE_REQUEST_ID = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
 _FIELD_NAMES = re.compile(r"[A-Za-z0-9_, -]{1,1000}")
@@ -74,9 +74,10 @@ class Hooks:
         given = environ.get("HTTP_X_REQUEST_ID", "")
         request_id = given if _SANE_REQUEST_ID.fullmatch(given) else os.urandom(16).hex()
         route = rule.rule if rule is not None else "-"
-        g.state = RequestState(RequestLog(request_id, environ["REQUEST_METHOD"], route))
+        state = RequestState(environ, RequestLog(request_id, environ["REQUEST_METHOD"], route))
+        begin(state)
         self._metrics.request_began()
-        environ[_FINISH] = partial(self._finish, g.state, None)  # if no answer is ever made of it
+        environ[_FINISH] = partial(self._finish, state, None)  # if no answer is ever made of it
         if environ["PATH_INFO"].startswith("//"):
             raise RouteNotFound  # werkzeug would drop a slash, and what stands before us may have judged another path
         return self._preflight() if self._origins else None
@@ -92,9 +93,9 @@ class Hooks:
             raise InvalidClientKey
 
     def _authenticate(self) -> Caller:
-        environ = request.environ
-        caller = self._keys.authenticate(environ.get("HTTP_AUTHORIZATION"), environ.get("HTTP_API_KEY"))
         state = current()
+        environ = state.environ
+        caller = self._keys.authenticate(environ.get("HTTP_AUTHORIZATION"), environ.get("HTTP_API_KEY"))
         state.caller = caller
         state.log.caller = caller.label
         return caller
@@ -131,7 +132,7 @@ class Hooks:
             state.log.first_byte_at = time.monotonic()
             state.log.bytes_sent = response.content_length or 0
         finish = partial(self._finish, state, body)
-        request.environ[_FINISH] = finish
+        state.environ[_FINISH] = finish
         # Nothing stands between the body and gunicorn: each layer would cost on every frame.
         response.response = Finishing(body, finish)
         response.direct_passthrough = True
@@ -149,6 +150,7 @@ class Hooks:
         if state.finished:
             return
         state.finished = True
+        state.environ.pop(_FINISH, None)  # it leads here: a circle that Python's search would have to find
         if state.log.status == 0:
             state.log.outcome = "cut"  # ended by the worker, before there was an answer
         if isinstance(body, StreamRelay | PieceRelay):

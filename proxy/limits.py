@@ -5,7 +5,7 @@ import time
 
 from limits import RateLimitItemPerMinute
 from limits.storage import MemoryStorage
-from limits.strategies import MovingWindowRateLimiter
+from limits.strategies import SlidingWindowCounterRateLimiter
 
 from proxy.auth import Caller
 from proxy.errors import Overloaded, RateLimitExceeded
@@ -17,7 +17,7 @@ class RateLimits:
     """Requests per minute of each client key, by a moving window."""
 
     def __init__(self) -> None:
-        self._limiter: MovingWindowRateLimiter | None = None  # its storage starts a thread: not before the fork
+        self._limiter: SlidingWindowCounterRateLimiter | None = None  # its storage starts a thread: not before the fork
         self._making = threading.Lock()
 
     def count(self, caller: Caller) -> None:
@@ -32,10 +32,10 @@ class RateLimits:
         left_s = limiter.get_window_stats(limit, caller.label).reset_time - time.time()
         raise RateLimitExceeded("The rate limit of this API key is used up.", retry_after_s=min(max(left_s, 1.0), 60.0))
 
-    def _make_limiter(self) -> MovingWindowRateLimiter:
+    def _make_limiter(self) -> SlidingWindowCounterRateLimiter:
         with self._making:
             if self._limiter is None:
-                self._limiter = MovingWindowRateLimiter(MemoryStorage())
+                self._limiter = SlidingWindowCounterRateLimiter(MemoryStorage())
             return self._limiter
 
 

@@ -43,14 +43,14 @@ class StreamRelay:
         self._frames = sse.FrameReader()
 
     def __iter__(self) -> Iterator[bytes]:
-        read, feed, keepalive_s = self._body.read, self._frames.feed, self._keepalive_s
+        read, frames, keepalive_s = self._body.read, self._frames, self._keepalive_s
         try:
-            while not self._frames.done:
+            while not frames.done:
                 data = read(keepalive_s)
                 if data == b"":
                     yield from map(self._count, self._at_clean_end())
                     return
-                block = sse.KEEPALIVE if data is None else feed(data)
+                block = sse.KEEPALIVE if data is None else frames.feed(data)
                 if block:
                     yield self._count(block)
             self.end = "done"
@@ -59,7 +59,7 @@ class StreamRelay:
         except (ProxyError, sse.FrameTooLong) as error:
             self.end = "timeout" if isinstance(error, UpstreamTimeout) else "cut"
             self._body.close()
-            if not self._frames.ended_in_error:
+            if not frames.ended_in_error:
                 yield self._count(BROKE_OFF)
 
     def _count(self, block: bytes) -> bytes:

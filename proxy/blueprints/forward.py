@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from flask import request
 from gunicorn.http.errors import ParseException
 
 from proxy import sse
@@ -16,7 +15,7 @@ from proxy.errors import BodyTimeout, BodyTooLarge, CallerGone, InvalidRequest, 
 from proxy.headers import Fields, answer_fields, request_fields
 from proxy.lean_flask import LeanResponse as Response
 from proxy.relay import PieceRelay, StreamRelay, read_or_relay, read_whole
-from proxy.request_state import current
+from proxy.request_state import RequestState, current
 from proxy.routing import ModelMap, is_allowed, resolve
 from proxy.upstreams.client import Answer, UpstreamClient
 from proxy.upstreams.embedding_batches import EmbeddingBatches
@@ -58,6 +57,7 @@ class Upstream:
 class Forward:
     """One caller's request, read, checked and routed."""
 
+    state: RequestState
     body: JsonBody
     upstream: Upstream
     model: str  # the upstream's name for it
@@ -66,7 +66,7 @@ class Forward:
 
     def send(self, path: str) -> Answer:
         content = self.upstream.content(self.body, self.model)
-        current().log.sent_at = time.monotonic()
+        self.state.log.sent_at = time.monotonic()
         return self.upstream.client.send("POST", path, content=content, fields=self.fields, exchange=self.exchange)
 
 
@@ -82,7 +82,7 @@ class Forwarder:
     def accept(self) -> Forward:
         """The current request, ready to be sent. Raises RequestErrors; from here on a caller that leaves is seen."""
         state = current()
-        body = read_body(_read_bytes(self._max_body_bytes))
+        body = read_body(_read_bytes(state, self._max_body_bytes))
         state.log.model = body.model
         if state.caller is not None and not is_allowed(state.caller.models, body.model):
             raise ModelNotAllowed("This API key may not use this model.", param="model")
@@ -90,14 +90,16 @@ class Forwarder:
         state.log.upstream = name
         exchange = Exchange()
         self.watch_caller(exchange)
-        return Forward(body, self._by_name[name], model, [JSON_FIELD, *request_fields(request.environ)], exchange)
+        fields = [JSON_FIELD, *request_fields(state.environ)]
+        return Forward(state, body, self._by_name[name], model, fields, exchange)
 
     def watch_caller(self, exchange: Exchange) -> None:
         """Break the exchange off when the caller goes away, until the request's end."""
-        sock: socket.socket | None = request.environ.get("gunicorn.socket")
+        state = current()
+        sock: socket.socket | None = state.environ.get("gunicorn.socket")
         if sock is not None:
             self._watch.watch(sock, exchange.break_off)
-            current().at_end.append(lambda: self._watch.unwatch(sock))
+            state.at_end.append(lambda: self._watch.unwatch(sock))
 
     def forward(self, path: str, *, kind: Kind = "json", convert: Callable[[bytes], bytes] | None = None) -> Response:
         """Accept the current request, send it to `path` of its upstream and answer with what comes back."""
@@ -123,7 +125,7 @@ def respond(
     body = read_or_relay(answer) if convert is None else convert(read_whole(answer))
     if not isinstance(body, PieceRelay):
         _check_json(body, content_type, streamed=accepted.body.stream)
-        log = current().log
+        log = accepted.state.log
         log.received_at, log.usage = time.monotonic(), read_usage(body)
     content_type = content_type or "application/json"
     return Response(body, status=answer.status, headers=[("Content-Type", content_type), *fields])
@@ -142,12 +144,13 @@ def _check_json(body: bytes, content_type: str, *, streamed: bool) -> None:
         raise UpstreamUnavailable(cause="neither a stream nor a completion where a stream was asked for")
 
 
-def _read_bytes(most: int) -> bytes:
+def _read_bytes(state: RequestState, most: int) -> bytes:
     """The request's body. Counted by us: werkzeug's own limit cuts chunked bodies short without a word."""
-    declared = request.content_length
+    environ = state.environ
+    declared = int(environ["CONTENT_LENGTH"]) if "CONTENT_LENGTH" in environ else None  # checked by gunicorn
     if declared is not None and declared > most:
         raise BodyTooLarge(f"The request body is longer than {most} bytes.")
-    stream, sock = request.environ["wsgi.input"], request.environ.get("gunicorn.socket")
+    stream, sock = environ["wsgi.input"], environ.get("gunicorn.socket")
     body = bytearray()
     deadline = time.monotonic() + BODY_TIMEOUT_S
     try:
@@ -169,7 +172,7 @@ def _read_bytes(most: int) -> bytes:
         if sock is not None:
             # From here on for writes: a caller that never reads is cut. gunicorn reads the next head without a limit.
             sock.settimeout(WRITE_TIMEOUT_S)
-            current().at_end.append(lambda: sock.settimeout(None))
+            state.at_end.append(lambda: sock.settimeout(None))
     if declared is not None and len(body) < declared:
         raise CallerGone
     return bytes(body)

@@ -103,5 +103,6 @@ class AccessLog:
 
 def _quoted(value: object) -> str:
     """A value without blanks as it is; any other text quoted, so that it cannot pass for a second line or field."""
-    text = str(value)
-    return text if _PLAIN.fullmatch(text) else ascii(text)
+    if not isinstance(value, str):
+        return str(value)
+    return value if _PLAIN.fullmatch(value) else ascii(value)

@@ -82,7 +82,9 @@ class AnswerBody(httpx2.SyncByteStream):
         parser, received = self._parser, 0
         deadline = min(time.monotonic() + self._timeouts.first_byte_s, self._ends_at)
         while not parser.head_is_complete:
-            data = self._receive(deadline, "no answer in time", nothing_yet=received == 0)
+            data = self._receive(deadline - time.monotonic(), "no answer in time")
+            if not data and received == 0:
+                raise NoAnswer("closed without an answer")
             received += len(data)
             self._feed(data)
             if received > HEAD_MOST_BYTES and (not parser.head_is_complete or parser.field_bytes() > HEAD_MOST_BYTES):
@@ -105,21 +107,18 @@ class AnswerBody(httpx2.SyncByteStream):
         Raises httpx2.ReadTimeout past the idle or total limit; ReadError or RemoteProtocolError for a body cut short.
         """
         parser = self._parser
-        while True:
-            data = parser.take_body()
-            if data:
-                return self._within_limit(data)
+        while not parser.body:
             if parser.is_complete or self._closed:
                 self.close()
                 return b""
+            now = time.monotonic()
             if self._silent_since is None:
-                self._silent_since = time.monotonic()
-            limit = min(self._silent_since + self._timeouts.idle_s, self._ends_at)
-            deadline = limit if wait_s is None else min(limit, time.monotonic() + wait_s)
+                self._silent_since = now
+            left_s = min(self._silent_since + self._timeouts.idle_s, self._ends_at) - now
             try:
-                received = self._receive(deadline, "the answer stalled", nothing_yet=False)
+                data = self._receive(left_s if wait_s is None or left_s < wait_s else wait_s, "the answer stalled")
             except httpx2.ReadTimeout:
-                if deadline < limit:
+                if wait_s is not None and wait_s <= left_s:
                     return None
                 self.close()
                 raise
@@ -127,7 +126,9 @@ class AnswerBody(httpx2.SyncByteStream):
                 self.close()
                 raise
             self._silent_since = None
-            self._feed(received)
+            self._feed(data)
+        data = parser.take_body()
+        return data if self._left_bytes is None else self._within_limit(data, self._left_bytes)
 
     def __iter__(self) -> Iterator[bytes]:
         while data := self.read():
@@ -144,12 +145,11 @@ class AnswerBody(httpx2.SyncByteStream):
         else:
             self._connection.close()
 
-    def _receive(self, deadline: float, late: str, *, nothing_yet: bool) -> bytes:
-        left_s = deadline - time.monotonic()
-        if left_s <= 0:
+    def _receive(self, timeout_s: float, late: str) -> bytes:
+        if timeout_s <= 0:
             raise httpx2.ReadTimeout(late)
         try:
-            data = self._connection.receive(READ_BYTES, left_s)
+            data = self._connection.receive(READ_BYTES, timeout_s)
         except TimeoutError:
             raise httpx2.ReadTimeout(late) from None
         except OSError as error:
@@ -157,8 +157,6 @@ class AnswerBody(httpx2.SyncByteStream):
             raise httpx2.ReadError(type(error).__name__) from error
         if not data and self._exchange.broken_off:
             raise httpx2.ReadError("broken off")  # our own end of the connection, and none of the answer
-        if not data and nothing_yet:
-            raise NoAnswer("closed without an answer")
         return data
 
     def _feed(self, data: bytes) -> None:
@@ -177,11 +175,9 @@ class AnswerBody(httpx2.SyncByteStream):
             # Unpacked it could be a thousand times as long; we asked for identity.
             raise httpx2.RemoteProtocolError("the answer is encoded though identity was asked for")
 
-    def _within_limit(self, data: bytes) -> bytes:
-        if self._left_bytes is None:
-            return data
-        kept = data[: self._left_bytes]
-        self._left_bytes -= len(kept)
+    def _within_limit(self, data: bytes, left_bytes: int) -> bytes:
+        kept = data[:left_bytes]
+        self._left_bytes = left_bytes - len(kept)
         if len(kept) < len(data):
             self.is_cut = True
             self.close()

@@ -21,7 +21,7 @@ class AnswerParser(HTTPResponseParser):
         self._has_no_body = method == "HEAD"
         self._name = ""
         self._value: str | None = None  # None while the name is being read
-        self._body: list[bytes] = []
+        self.body: list[bytes] = []  # what has come of it and was not taken
 
     def field_bytes(self) -> int:
         return sum(len(name) + len(value) + 4 for name, value in self.fields)
@@ -35,10 +35,8 @@ class AnswerParser(HTTPResponseParser):
         return self.is_complete and not self.parser_failed() and self.should_keep_alive()
 
     def take_body(self) -> bytes:
-        """What has come of the body since the last call."""
-        body = self._body
-        if not body:
-            return b""
+        """What has come of the body since the last call, in one piece."""
+        body = self.body
         data = body[0] if len(body) == 1 else b"".join(body)
         body.clear()
         return data
@@ -68,7 +66,7 @@ class AnswerParser(HTTPResponseParser):
         return self._has_no_body
 
     def _on_body(self, data: bytes) -> None:
-        self._body.append(bytes(data))
+        self.body.append(bytes(data))
 
     def _on_message_complete(self) -> None:
         self.is_complete = True

@@ -9,7 +9,7 @@ from contextlib import suppress
 
 import httpx2
 
-from proxy.upstreams.readable import readable_wait
+from proxy.socket_reader import socket_reader
 from proxy.upstreams.tls import ClientTls
 from proxy.upstreams.tunnel import HttpProxy, open_tunnel, proxy_address
 
@@ -21,13 +21,14 @@ _TCPI_BYTES_ACKED_AT = 120  # offset in Linux's struct tcp_info
 class Connection:
     """One TCP or TLS connection, in a tunnel or not; `reused` tells a kept one from a new one."""
 
-    __slots__ = ("_readable", "_sent_bytes", "idle_since", "reused", "sock")
+    __slots__ = ("_reader", "_sent_bytes", "idle_since", "receive", "reused", "sock")
 
     def __init__(self, sock: socket.socket) -> None:
         self.sock = sock
         self.reused = False
         self.idle_since = 0.0
-        self._readable = readable_wait(sock)
+        self._reader = socket_reader(sock)
+        self.receive = self._reader.receive
         # Counted for plain TCP, where what is sent is what the peer's kernel takes.
         self._sent_bytes = None if isinstance(sock, ssl.SSLSocket) else self.bytes_acked()
 
@@ -39,14 +40,6 @@ class Connection:
         sent = self.sock.send(data)
         if sent < len(data):
             self.sock.sendall(memoryview(data)[sent:])
-
-    def receive(self, most: int, timeout_s: float) -> bytes:
-        """The next bytes, b"" at the end. Raises OSError, of which TimeoutError where none came in time."""
-        if self._readable is None:
-            self.sock.settimeout(timeout_s)
-        elif not self._readable.until(timeout_s):
-            raise TimeoutError
-        return self.sock.recv(most)
 
     def is_stale(self) -> bool:
         """Whether the peer has closed it, or sent what nobody asked for, while it lay idle."""
@@ -85,8 +78,7 @@ class Connection:
                 self.sock.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
-        if self._readable is not None:
-            self._readable.close()
+        self._reader.close()
         with suppress(OSError):
             self.sock.close()
 
