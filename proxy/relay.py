@@ -25,7 +25,7 @@ LINGER_S = 0.2
 class Body(Protocol):
     """What a relay needs of an upstream's answer."""
 
-    def read(self, wait_s: float | None = None) -> bytes | None: ...
+    def read(self, wait_s: float | None = None, at_least: int = 1) -> bytes | None: ...
     def finish(self, wait_s: float) -> None: ...
     def close(self) -> None: ...
 
@@ -130,24 +130,26 @@ class PieceRelay:
 
 def read_or_relay(body: Body) -> bytes | PieceRelay:
     """The whole body, so that a cut can still become an error; past 8 MiB a relay for all of it."""
-    held = bytearray()
+    pieces: list[bytes] = []
+    held_bytes = 0
     try:
-        while data := body.read():
-            held += data
-            if len(held) > HELD_MOST_BYTES:
-                return PieceRelay(body, bytes(held))
+        while data := body.read(at_least=HELD_MOST_BYTES + 1 - held_bytes):
+            pieces.append(data)
+            held_bytes += len(data)
+            if held_bytes > HELD_MOST_BYTES:
+                return PieceRelay(body, b"".join(pieces))
     except BaseException:
         body.close()
         raise
     body.close()
-    return bytes(held)
+    return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
 
 def read_whole(body: Body) -> bytes:
     """The whole body, which is to be changed on its way. Raises UpstreamUnavailable past 64 MiB."""
     held = bytearray()
     try:
-        while data := body.read():
+        while data := body.read(at_least=HELD_MOST_BYTES):
             held += data
             if len(held) > WHOLE_MOST_BYTES:
                 raise UpstreamUnavailable(cause=f"an answer of more than {WHOLE_MOST_BYTES} bytes")

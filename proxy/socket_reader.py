@@ -8,6 +8,7 @@ and TLS may hold bytes that no system knows of: both are read as usual.
 import os
 import socket
 import ssl
+from contextlib import suppress
 from typing import Any
 
 import gevent
@@ -45,9 +46,32 @@ class WaitingReader:
         self._timer: Any = None
         self._timer_s = 0.0
         self._waiting: Any = None  # the greenlet, while it waits
+        self._left_some = False  # the last read was as long as it could be
 
     def receive(self, most: int, timeout_s: float) -> bytes:
-        """As BlockingReader.receive()."""
+        """As BlockingReader.receive(); without a wait where the last read left something behind."""
+        if self._left_some:
+            with suppress(BlockingIOError):
+                return self._read(most)
+        self._wait(timeout_s)
+        try:
+            return self._read(most)
+        except BlockingIOError:  # woken for nothing
+            return self.receive(most, timeout_s)
+
+    def close(self) -> None:
+        """As BlockingReader.close(): gevent's loop would else watch a descriptor that is another's by then."""
+        self._readable.close()
+        if self._timer is not None:
+            self._timer.close()
+
+    def _read(self, most: int) -> bytes:
+        self._left_some = False
+        data = os.read(self._fd, most)
+        self._left_some = len(data) == most
+        return data
+
+    def _wait(self, timeout_s: float) -> None:
         if timeout_s != self._timer_s:
             self._make_timer(timeout_s)
         timer = self._timer
@@ -60,16 +84,6 @@ class WaitingReader:
         finally:
             self._waiting = None
             timer.stop()
-        try:
-            return os.read(self._fd, most)
-        except BlockingIOError:  # woken for nothing
-            return self.receive(most, timeout_s)
-
-    def close(self) -> None:
-        """As BlockingReader.close(): gevent's loop would else watch a descriptor that is another's by then."""
-        self._readable.close()
-        if self._timer is not None:
-            self._timer.close()
 
     def _make_timer(self, timeout_s: float) -> None:
         if self._timer is not None:

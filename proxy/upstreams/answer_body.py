@@ -101,14 +101,18 @@ class AnswerBody(httpx2.SyncByteStream):
         extensions = {"answer_body": self}
         return httpx2.Response(self.status, headers=fields, stream=self, request=request, extensions=extensions)
 
-    def read(self, wait_s: float | None = None) -> bytes | None:
+    def read(self, wait_s: float | None = None, at_least: int = 1) -> bytes | None:
         """The next bytes of the body; b"" at its end, None when nothing came within wait_s.
+
+        `at_least` so many, or all that is left: a long body is then put together once.
 
         Raises httpx2.ReadTimeout past the idle or total limit; ReadError or RemoteProtocolError for a body cut short.
         """
         parser = self._parser
-        while not parser.body:
+        while parser.body_bytes < at_least:
             if parser.is_complete or self._closed:
+                if parser.body_bytes:
+                    break
                 self.close()
                 return b""
             now = time.monotonic()

@@ -21,7 +21,8 @@ class AnswerParser(HTTPResponseParser):
         self._has_no_body = method == "HEAD"
         self._name = ""
         self._value: str | None = None  # None while the name is being read
-        self.body: list[bytes] = []  # what has come of it and was not taken
+        self.body_bytes = 0  # that have come and were not taken
+        self._body: list[bytearray] = []
 
     def field_bytes(self) -> int:
         return sum(len(name) + len(value) + 4 for name, value in self.fields)
@@ -36,9 +37,9 @@ class AnswerParser(HTTPResponseParser):
 
     def take_body(self) -> bytes:
         """What has come of the body since the last call, in one piece."""
-        body = self.body
-        data = body[0] if len(body) == 1 else b"".join(body)
-        body.clear()
+        data = b"".join(self._body)
+        self._body.clear()
+        self.body_bytes = 0
         return data
 
     def _on_message_begin(self) -> None:
@@ -65,8 +66,9 @@ class AnswerParser(HTTPResponseParser):
         self.head_is_complete = self.status >= 200
         return self._has_no_body
 
-    def _on_body(self, data: bytes) -> None:
-        self.body.append(bytes(data))
+    def _on_body(self, data: bytearray) -> None:
+        self._body.append(data)
+        self.body_bytes += len(data)
 
     def _on_message_complete(self) -> None:
         self.is_complete = True

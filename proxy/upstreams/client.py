@@ -55,13 +55,14 @@ class Answer:
         self._body = body
         self._exchange = exchange
 
-    def read(self, wait_s: float | None = None) -> bytes | None:
+    def read(self, wait_s: float | None = None, at_least: int = 1) -> bytes | None:
         """The next bytes of the body; b"" at its end, None when nothing came within wait_s.
 
+        `at_least` so many, or all that is left.
         Raises UpstreamTimeout, UpstreamUnavailable (cut short) or CallerGone; the body is closed then.
         """
         try:
-            return self._body.read(wait_s)
+            return self._body.read(wait_s, at_least)
         except httpx2.HTTPError as error:
             raise translate_error(error, self._exchange) from error
 

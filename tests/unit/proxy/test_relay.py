@@ -20,6 +20,7 @@ from proxy.sse import DONE, FRAME_MOST_BYTES, KEEPALIVE
 FRAME = b'data: {"choices":[{"delta":{"content":"Hi"},"finish_reason":null}]}\n\n'
 STOP = b'data: {"choices":[{"delta":{},"finish_reason":"stop"}]}\n\n'
 USAGE = b'data: {"choices":[],"usage":{"total_tokens":3}}\n\n'
+COUNTS = b'data: {"choices":[],"usage":{"prompt_tokens":9,"completion_tokens":12}}\n\n'
 ERROR = b'data: {"error":{"message":"overloaded"}}\n\n'
 
 
@@ -32,7 +33,7 @@ class FakeBody:
         self.closed = 0
         self.lingers: list[float] = []
 
-    def read(self, wait_s: float | None = None) -> bytes | None:
+    def read(self, wait_s: float | None = None, at_least: int = 1) -> bytes | None:
         self.waits.append(wait_s)
         read = self._reads.pop(0) if self._reads else b""
         if isinstance(read, ProxyError):
@@ -194,6 +195,59 @@ def test_bytes_and_first_byte_are_counted() -> None:
     sent = b"".join(relay)
     assert relay.bytes_sent == len(sent)
     assert relay.first_byte_at is not None
+
+
+@pytest.mark.parametrize(
+    ("reads", "frames"),
+    [
+        pytest.param([FRAME, STOP, DONE], 3, id="one a read"),
+        pytest.param([FRAME + FRAME + STOP + DONE], 4, id="several a read"),
+        pytest.param([FRAME[:9], FRAME[9:], DONE], 2, id="one in two reads"),
+        pytest.param([None, FRAME, None, DONE], 4, id="comments of ours"),
+        pytest.param([KEEPALIVE + FRAME, DONE], 3, id="comments of the upstream"),
+        pytest.param([FRAME, STOP], 3, id="with the [DONE] that we add"),
+        pytest.param([FRAME, UpstreamUnavailable()], 2, id="with the error event"),
+        pytest.param([FRAME, b""], 2, id="with the error event after a clean end"),
+        pytest.param([FRAME, CallerGone()], 1, id="caller gone"),
+        pytest.param([FRAME.replace(b"\n", b"\r\n"), DONE], 2, id="CRLF"),
+        pytest.param([FRAME + DONE + FRAME], 2, id="without what stands behind [DONE]"),
+        pytest.param([CallerGone()], 0, id="none"),
+    ],
+)
+def test_frames_and_bytes_are_those_that_went_out(reads: list[bytes | ProxyError | None], frames: int) -> None:
+    pieces, relay, _ = relayed(*reads)
+    sent = b"".join(pieces)
+    assert (relay.frames, relay.bytes_sent) == (frames, len(sent))
+    assert sent.count(b"\n\n") == frames
+
+
+@pytest.mark.parametrize(
+    "reads",
+    [
+        pytest.param([FRAME, STOP, COUNTS, DONE], id="before [DONE]"),
+        pytest.param([FRAME + STOP + COUNTS + DONE], id="in one read"),
+        pytest.param([FRAME, STOP[:-2] + b"\n\n" + COUNTS[:20], COUNTS[20:] + DONE], id="in two reads"),
+        pytest.param([FRAME, COUNTS, None, None, DONE], id="comments behind"),
+        pytest.param([STOP, COUNTS], id="no [DONE]"),
+        pytest.param([STOP, COUNTS[:-2]], id="no blank line"),
+        pytest.param([FRAME, COUNTS, UpstreamUnavailable()], id="cut behind"),
+        pytest.param([FRAME, COUNTS.replace(b"\n", b"\r\n"), DONE], id="CRLF"),
+        pytest.param([FRAME.replace(b"}]", b'}],"usage":null'), COUNTS, DONE], id="null before"),
+    ],
+)
+def test_usage_is_read_from_the_last_frames(reads: list[bytes | ProxyError | None]) -> None:
+    _, relay, _ = relayed(*reads)
+    assert relay.usage() == (9, 12)
+
+
+@pytest.mark.parametrize(
+    "reads",
+    [[], [FRAME, DONE], [FRAME, UpstreamUnavailable()], [CallerGone()]],
+    ids=["nothing", "whole", "cut", "caller gone"],
+)
+def test_stream_that_tells_no_usage_has_none(reads: list[bytes | ProxyError]) -> None:
+    _, relay, _ = relayed(*reads)
+    assert relay.usage() is None
 
 
 def test_text_of_the_error_event_is_sorted_right_by_ragflow() -> None:
