@@ -46,14 +46,14 @@ class JoinedResponse(wsgi.Response):  # type: ignore[misc]  # gunicorn has no ty
         self.headers_sent = True
 
     def write(self, data: bytes) -> None:
-        if self.chunked and self.headers_sent and data:
-            self._emit_body(data)  # nothing is left to be checked: a stream has no length
+        if self.chunked and data:
+            # Nothing else is to be checked: a stream has no length.
+            self.send_headers()
+            self._write(b"%X\r\n%b\r\n" % (len(data), data))
         else:
             super().write(data)
 
     def _emit_body(self, data: bytes) -> None:
-        if self.chunked:
-            data = b"%X\r\n%b\r\n" % (len(data), data)
         self._write(data)
 
     def close(self) -> None:

@@ -43,14 +43,15 @@ class StreamRelay:
         self._frames = sse.FrameReader()
 
     def __iter__(self) -> Iterator[bytes]:
-        read, frames, keepalive_s = self._body.read, self._frames, self._keepalive_s
+        frames, keepalive_s = self._frames, self._keepalive_s
+        read, feed = self._body.read, frames.feed
         try:
             while not frames.done:
                 data = read(keepalive_s)
                 if data == b"":
                     yield from map(self._count, self._at_clean_end())
                     return
-                block = sse.KEEPALIVE if data is None else frames.feed(data)
+                block = sse.KEEPALIVE if data is None else feed(data)
                 if block:
                     yield self._count(block)
             self.end = "done"

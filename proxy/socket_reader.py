@@ -8,7 +8,6 @@ and TLS may hold bytes that no system knows of: both are read as usual.
 import os
 import socket
 import ssl
-from contextlib import suppress
 from typing import Any
 
 import gevent
@@ -50,14 +49,16 @@ class WaitingReader:
 
     def receive(self, most: int, timeout_s: float) -> bytes:
         """As BlockingReader.receive(); without a wait where the last read left something behind."""
-        if self._left_some:
-            with suppress(BlockingIOError):
-                return self._read(most)
-        self._wait(timeout_s)
+        if not self._left_some:
+            self._wait(timeout_s)
+        self._left_some = False
         try:
-            return self._read(most)
-        except BlockingIOError:  # woken for nothing
+            data = os.read(self._fd, most)
+        except BlockingIOError:  # nothing was left, or woken for nothing
             return self.receive(most, timeout_s)
+        if len(data) == most:
+            self._left_some = True
+        return data
 
     def close(self) -> None:
         """As BlockingReader.close(): gevent's loop would else watch a descriptor that is another's by then."""
@@ -65,25 +66,21 @@ class WaitingReader:
         if self._timer is not None:
             self._timer.close()
 
-    def _read(self, most: int) -> bytes:
-        self._left_some = False
-        data = os.read(self._fd, most)
-        self._left_some = len(data) == most
-        return data
-
     def _wait(self, timeout_s: float) -> None:
         if timeout_s != self._timer_s:
             self._make_timer(timeout_s)
-        timer = self._timer
-        self._waiting = gevent.getcurrent()
-        timer.again(self._late)
+        self._waiting = waiting = gevent.getcurrent()
+        # What hub.wait() does, without an object for each wait.
+        self._readable.start(waiting.switch)
+        self._timer.again(self._late)
         try:
-            self._hub.wait(self._readable)
+            self._hub.switch()
         except _Late:
             raise TimeoutError from None
         finally:
+            self._readable.stop()
+            self._timer.stop()
             self._waiting = None
-            timer.stop()
 
     def _make_timer(self, timeout_s: float) -> None:
         if self._timer is not None:
