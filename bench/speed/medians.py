@@ -4,20 +4,22 @@ import statistics
 from collections.abc import Iterable, Mapping
 from typing import Any, TypeAlias
 
-from bench.speed.rows import DIRECT
+from bench.speed.rows import DIRECT, OURS, PEERS
 
 Flat: TypeAlias = dict[str, float]
 Runs: TypeAlias = list[dict[str, dict[str, dict[str, Any]]]]  # for each run: row → target → figures
 Figures: TypeAlias = dict[str, dict[str, Flat]]  # row → target → figures
 
 _FAULTS = ("incomplete", "failures", "differing")
+_COMPARED = ("cpu_us_per_request", "cpu_us_per_frame")
 _ADDED = ("latency_ms.p50", "latency_ms.p99", "first_byte_ms.p50", "first_byte_ms.p99")
 
 
 def medians(runs: Runs) -> Figures:
     """Row → target → figure, nested ones by names such as `latency_ms.p50`.
 
-    `added.NAME` is the difference to the direct load of the same run. A target that could not be measured in a run
+    `added.NAME` is the difference to the direct load of the same run, and `to_PEER.NAME` the ratio of ours to a peer's:
+    the machine's speed drifts from run to run. A target that could not be measured in a run
     counts with its other runs.
     """
     found: dict[str, dict[str, list[Flat]]] = {}
@@ -25,8 +27,10 @@ def medians(runs: Runs) -> Figures:
         for row, targets in run.items():
             flat = {name: _flat(figures) for name, figures in targets.items()}
             for name, figures in flat.items():
-                added = {} if name == DIRECT else _added(figures, flat.get(DIRECT, {}))
-                found.setdefault(row, {}).setdefault(name, []).append(figures | added)
+                more = {} if name == DIRECT else _added(figures, flat.get(DIRECT, {}))
+                if name == OURS:
+                    more |= _ratios(figures, flat)
+                found.setdefault(row, {}).setdefault(name, []).append(figures | more)
     return {row: {name: _middle(many) for name, many in targets.items()} for row, targets in found.items()}
 
 
@@ -38,6 +42,15 @@ def _middle(many: list[Flat]) -> Flat:
 
 def _added(figures: Flat, direct: Flat) -> Flat:
     return {f"added.{name}": figures[name] - direct[name] for name in _ADDED if name in figures and name in direct}
+
+
+def _ratios(figures: Flat, targets: Mapping[str, Flat]) -> Flat:
+    return {
+        f"to_{peer}.{name}": figures[name] / targets[peer][name]
+        for peer in PEERS
+        for name in _COMPARED
+        if name in figures and targets.get(peer, {}).get(name)
+    }
 
 
 def _flat(figures: Mapping[str, Any], prefix: str = "") -> Flat:
