@@ -30,10 +30,11 @@ from proxy.token_sources import build_source, build_store, is_single_active
 from proxy.tokens.holder import TokenHolder
 from proxy.tokens.listener import TokenListener
 from proxy.upstreams.answer_body import Timeouts
-from proxy.upstreams.client import AsyncUpstreamClient, UpstreamClient, UpstreamSettings
+from proxy.upstreams.client import AsyncUpstreamClient, UpstreamClient
 from proxy.upstreams.embedding_batches import EmbeddingBatches
 from proxy.upstreams.event_loop import EventLoopThread
 from proxy.upstreams.lazy_transport import LazyTransport
+from proxy.upstreams.request_builder import UpstreamSettings
 from proxy.upstreams.tls import ClientTls
 from proxy.upstreams.transport import SocketTransport
 from proxy.upstreams.tunnel import HttpProxy
@@ -126,7 +127,8 @@ def build_parts(settings: Settings, listener: TokenListener | None = None) -> Pa
         )
         for name, section in settings.token_sources.items()
     }
-    clients = {section.name: _client(section, holders) for section in settings.upstreams}
+    idle_most = settings.server.max_concurrent_requests
+    clients = {section.name: _client(section, holders, idle_most=idle_most) for section in settings.upstreams}
     return Parts(holders, clients, EventLoopThread())
 
 
@@ -167,11 +169,14 @@ def _upstream(section: UpstreamSection, parts: Parts) -> Upstream:
     )
 
 
-def _client(section: UpstreamSection, holders: Mapping[str, TokenHolder]) -> UpstreamClient:
+def _client(section: UpstreamSection, holders: Mapping[str, TokenHolder], *, idle_most: int) -> UpstreamClient:
     settings = upstream_settings(section)
-    tls = upstream_tls(section)
     transport = SocketTransport(
-        httpx2.URL(section.base_url), tls=tls, timeouts=settings.timeouts, http_proxy=upstream_http_proxy(section)
+        httpx2.URL(section.base_url),
+        tls=upstream_tls(section),
+        timeouts=settings.timeouts,
+        http_proxy=upstream_http_proxy(section),
+        idle_most=idle_most,
     )
     return UpstreamClient(settings, _holder(section, holders), transport)
 

@@ -5,6 +5,7 @@ Idle for 75 s; then 10 s for a head, from its first byte on, and 30 s for a body
 
 import socket
 import time
+from contextlib import suppress
 
 from proxy.socket_reader import socket_reader
 
@@ -14,28 +15,40 @@ BODY_S = 30.0
 
 
 class CallerSource:
-    """One caller's connection."""
+    """One caller's connection. Once it has ended, it stays so, though Linux would go on after a shutdown()."""
 
     def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
         self._reader = socket_reader(sock)
         self._deadline: float | None = None  # none while idle
+        self._has_ended = False
 
-    def expect_request(self) -> None:
-        self._deadline = None
+    def expect_request(self, *, has_begun: bool = False) -> None:
+        """`has_begun`: some of it came with the request before."""
+        self._deadline = time.monotonic() + HEAD_S if has_begun else None
 
     def expect_body(self) -> None:
+        """From here on, for what the app reads of it and for what it leaves."""
         self._deadline = time.monotonic() + BODY_S
 
     def recv(self, most: int) -> bytes:
         """The next bytes, b"" at the end. Raises OSError, of which TimeoutError where they took too long."""
-        if self._deadline is None:
-            data = self._reader.receive(most, IDLE_S)
-            self._deadline = time.monotonic() + HEAD_S
-            return data
-        left_s = self._deadline - time.monotonic()
+        if self._has_ended:
+            return b""
+        left_s = IDLE_S if self._deadline is None else self._deadline - time.monotonic()
         if left_s <= 0:
             raise TimeoutError
-        return self._reader.receive(most, left_s)
+        data = self._reader.receive(most, left_s)
+        if self._deadline is None:
+            self._deadline = time.monotonic() + HEAD_S
+        self._has_ended = not data
+        return data
+
+    def end_if_idle(self) -> None:
+        """Let a wait for the next request find the end, but for a request that is here already."""
+        if self._deadline is None:
+            with suppress(OSError):  # the caller was faster
+                self._sock.shutdown(socket.SHUT_RD)
 
     def close(self) -> None:
         """To be called before the socket is closed."""

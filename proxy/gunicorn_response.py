@@ -48,7 +48,8 @@ class JoinedResponse(wsgi.Response):  # type: ignore[misc]  # gunicorn has no ty
     def write(self, data: bytes) -> None:
         if self.chunked and data:
             # Nothing else is to be checked: a stream has no length.
-            self.send_headers()
+            if not self.headers_sent:
+                self.send_headers()
             self._write(b"%X\r\n%b\r\n" % (len(data), data))
         else:
             super().write(data)

@@ -1,11 +1,14 @@
-"""gunicorn's worker classes, with one change: what goes wrong outside of the app is answered in JSON, and neither the
-answer nor the log quotes the request, as its bad line may be the one with the key.
+"""gunicorn's worker classes, changed in three ways.
 
-Besides, what gunicorn's parser lets pass although others would read it in another way.
+What goes wrong outside of the app is answered in JSON, and neither the answer nor the log quotes the request, as its
+bad line may be the one with the key. What gunicorn's parser lets pass although others would read it in another way is
+refused. And gevent workers have a loop of their own over a connection's requests, with a limit for each wait.
 """
 
 import json
 import re
+import threading
+import time
 from contextlib import suppress
 from typing import Any
 
@@ -19,7 +22,10 @@ from proxy.caller_source import CallerSource
 from proxy.errors import InternalError, InvalidRequest, ProxyError, as_openai_error
 from proxy.gunicorn_request import PlainParser
 
-UNREAD_MOST_BYTES = 64 * 1024  # of a body that the app left, before the connection is closed instead
+# What a worker has after its drain to end what still runs, with a line for each; the master kills it then.
+ENDING_S = 5
+WRITE_S = 60.0  # a caller that never reads is cut
+IDLE_GRACE_S = 4  # for callers that are between two requests when a worker ends
 
 gunicorn_response.install()
 
@@ -51,8 +57,18 @@ def check_head(req: Any) -> None:
         raise errors.UnsupportedTransferCoding("only chunked")
 
 
-class _JsonErrors:
-    """Mixed into a worker: gunicorn calls handle_error for what went wrong outside of the app."""
+class _OwnWorker:
+    """Mixed into both worker classes; gunicorn calls handle_error for what went wrong outside of the app."""
+
+    cfg: Any
+
+    def init_process(self) -> None:
+        settings = {name: setting.get() for name, setting in self.cfg.settings.items()}
+        # The worker ends its requests itself, before the master would kill it.
+        settings["graceful_timeout"] = max(0, settings["graceful_timeout"] - ENDING_S)
+        # gunicorn looks a setting up by name whenever it is asked for one, some twenty times a request.
+        self.cfg.__dict__.update(settings)
+        super().init_process()  # type: ignore[misc]
 
     def handle_error(self, _req: Any, client: Any, _addr: Any, exc: BaseException) -> None:
         status = next(line for kind, line in _STATUSES if isinstance(exc, kind))
@@ -68,41 +84,66 @@ class _JsonErrors:
             client.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
 
 
-class GeventJsonWorker(_JsonErrors, GeventWorker):  # type: ignore[misc]  # gunicorn has no types
+class GeventJsonWorker(_OwnWorker, GeventWorker):  # type: ignore[misc]  # gunicorn has no types
     """gunicorn's, with a loop of our own over a connection's requests: it limits each wait, and has less to do."""
 
-    def init_process(self) -> None:
-        # gunicorn looks a setting up by name whenever it is asked for one, some twenty times a request.
-        self.cfg.__dict__.update({name: setting.get() for name, setting in self.cfg.settings.items()})
-        super().init_process()
+    def run(self) -> None:
+        self._sources: set[CallerSource] = set()
+        threading.Thread(target=self._end_idle_ones, name="idle-callers", daemon=True).start()
+        super().run()
+
+    def _end_idle_ones(self) -> None:
+        """After SIGTERM or a reload: gunicorn would wait for kept connections as for requests.
+
+        Not at once: who has a next request on its way is served, and told that it is the last.
+        """
+        while self.alive:
+            time.sleep(1)
+        time.sleep(IDLE_GRACE_S)
+        while True:  # some become idle only now
+            for source in list(self._sources):
+                source.end_if_idle()
+            time.sleep(1)
 
     def handle(self, listener: Any, client: Any, addr: Any) -> None:
         if self.cfg.is_ssl or self.cfg.proxy_protocol != "off":
-            super().handle(listener, client, addr)
+            super().handle(listener, client, addr)  # TLS to callers: gunicorn's own loop, and its limits
             return
-        client.setblocking(True)
+        client.settimeout(WRITE_S)
         source = CallerSource(client)
+        self._sources.add(source)
         try:
-            self._serve(source, listener.getsockname(), client, addr)
+            self._serve(source, client, addr)
         except OSError as error:  # too late, or gone
             self.log.debug("connection closed: %s", type(error).__name__)
         except Exception as error:
             self.handle_error(None, client, addr, error)
         finally:
+            self._sources.discard(source)
             source.close()
             client.close()
 
-    def _serve(self, source: CallerSource, server: Any, client: Any, addr: Any) -> None:
-        parser = PlainParser(self.cfg, source, addr)
+    def _serve(self, source: CallerSource, client: Any, addr: Any) -> None:
+        parser, server = PlainParser(self.cfg, source, addr), client.getsockname()
         with suppress(errors.NoMoreData, StopIteration):  # the caller has closed, or HTTP says that we do
             while True:
-                source.expect_request()
+                source.expect_request(has_begun=parser.unreader.buf.tell() > 0)
                 request = next(parser)
                 source.expect_body()
-                self.handle_request(server, request, client, addr)
-                if not parser.finish_body(max_bytes=UNREAD_MOST_BYTES):
+                is_last = self._answer(server, request, client, addr)
+                # What the app left of the body, until its time is over: to close before would destroy the answer.
+                if not parser.finish_body() or is_last:
                     return
 
+    def _answer(self, server: Any, request: Any, client: Any, addr: Any) -> bool:
+        """Whether the connection ends with this answer."""
+        try:
+            # Not gevent's own, which would go on after it was told to end.
+            super(GeventWorker, self).handle_request(server, request, client, addr)
+        except StopIteration:
+            return True
+        return False
 
-class ThreadJsonWorker(_JsonErrors, ThreadWorker):  # type: ignore[misc]
+
+class ThreadJsonWorker(_OwnWorker, ThreadWorker):  # type: ignore[misc]
     pass

@@ -146,26 +146,28 @@ class Hooks:
             response.headers["Access-Control-Expose-Headers"] = "X-Request-Id, Retry-After"
 
     def _finish(self, state: RequestState, body: object) -> None:
-        """After the last byte, or when the caller is gone: what the views left to do, then the access line."""
+        """After the last byte, or when the caller is gone: what the views left to do, the access line, the counts."""
         if state.finished:
             return
         state.finished = True
         state.environ.pop(_FINISH, None)  # it leads here: a circle that Python's search would have to find
         if state.log.status == 0:
             state.log.outcome = "cut"  # ended by the worker, before there was an answer
-        if isinstance(body, StreamRelay | PieceRelay):
-            body.close()
-            state.log.outcome = body.end
-            state.log.bytes_sent = body.bytes_sent
-            state.log.first_byte_at = body.first_byte_at
+        try:
+            if isinstance(body, StreamRelay | PieceRelay):
+                self._close(body, state.log)
+        finally:
+            while state.at_end:
+                state.at_end.pop()()
+            self._access_log.write(state.log)
+            self._count(state.log)
+
+    def _close(self, body: StreamRelay | PieceRelay, log: RequestLog) -> None:
+        log.outcome, log.bytes_sent, log.first_byte_at = body.end, body.bytes_sent, body.first_byte_at
         if isinstance(body, StreamRelay):
-            state.log.frames = body.frames
-            state.log.usage = body.usage()
+            log.frames, log.usage = body.frames, body.usage()
             self._metrics.stream_ended(body.end)
-        while state.at_end:
-            state.at_end.pop()()
-        self._access_log.write(state.log)
-        self._count(state.log)
+        body.close()
 
     def _count(self, log: RequestLog) -> None:
         self._metrics.request_ended(

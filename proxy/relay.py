@@ -53,7 +53,11 @@ class StreamRelay:
                     return
                 block = sse.KEEPALIVE if data is None else feed(data)
                 if block:
-                    yield self._count(block)
+                    if self.first_byte_at is None:
+                        self.first_byte_at = time.monotonic()
+                    self.bytes_sent += len(block)
+                    self.frames += block.count(b"\n\n")
+                    yield block
             self.end = "done"
         except CallerGone:
             return
@@ -62,6 +66,13 @@ class StreamRelay:
             self._body.close()
             if not frames.ended_in_error:
                 yield self._count(BROKE_OFF)
+        except GeneratorExit:
+            raise
+        except BaseException:
+            # The worker ends, and this greenlet with it: the caller is told as of any other cut.
+            self.end = "cut"
+            self._body.close()
+            yield self._count(BROKE_OFF)
 
     def _count(self, block: bytes) -> bytes:
         if self.first_byte_at is None:
@@ -124,6 +135,11 @@ class PieceRelay:
             # closes it on this error, and takes it for a caller that went away.
             self.end = "timeout" if isinstance(error, UpstreamTimeout) else "cut"
             raise ConnectionResetError(errno.ECONNRESET, "the upstream's answer was cut short") from error
+        except GeneratorExit:
+            raise
+        except BaseException:
+            self.end = "cut"  # by the worker's own end
+            raise
 
     def close(self) -> None:
         self._body.close()

@@ -1,19 +1,22 @@
 """Reading the socket of a connection; under gevent for two thirds of the cost of its own recv().
 
 That recv() asks the system first, which for a stream nearly always answers that nothing is there, and makes a timer for
-each wait. Here the wait comes first, and one timer per connection is wound up again and again. Threads need none of it,
-and TLS may hold bytes that no system knows of: both are read as usual.
+each wait. Here the wait comes first, and one timer is wound up again for all waits of the same length. TLS may hold
+bytes that no system knows of, so there the read comes first; its waits end by one deadline, however its records drip.
+Threads need none of it.
 """
 
 import os
 import socket
 import ssl
+import time
 from typing import Any
 
 import gevent
 from gevent import monkey
 
 _READ = 1  # of gevent's loop.io()
+_FULL_READS_MOST = 16  # without a wait, in which the others have their turn
 
 
 class BlockingReader:
@@ -45,19 +48,19 @@ class WaitingReader:
         self._timer: Any = None
         self._timer_s = 0.0
         self._waiting: Any = None  # the greenlet, while it waits
-        self._left_some = False  # the last read was as long as it could be
+        self._full_reads = 0  # on end, and as long as they could be
 
     def receive(self, most: int, timeout_s: float) -> bytes:
-        """As BlockingReader.receive(); without a wait where the last read left something behind."""
-        if not self._left_some:
+        """As BlockingReader.receive(); without a wait where the last read left something behind, a few times on end."""
+        if not 0 < self._full_reads < _FULL_READS_MOST:
             self._wait(timeout_s)
-        self._left_some = False
+            self._full_reads = 0
         try:
             data = os.read(self._fd, most)
         except BlockingIOError:  # nothing was left, or woken for nothing
+            self._full_reads = 0
             return self.receive(most, timeout_s)
-        if len(data) == most:
-            self._left_some = True
+        self._full_reads = self._full_reads + 1 if len(data) == most else 0
         return data
 
     def close(self) -> None:
@@ -93,7 +96,28 @@ class WaitingReader:
             self._waiting.throw(_Late)
 
 
+class TlsReader(WaitingReader):
+    """The reads of one TLS socket under gevent."""
+
+    def __init__(self, sock: ssl.SSLSocket) -> None:
+        super().__init__(sock)
+        self._sock = sock
+
+    def receive(self, most: int, timeout_s: float) -> bytes:
+        """As BlockingReader.receive()."""
+        deadline = time.monotonic() + timeout_s
+        while True:
+            self._sock.settimeout(0.0)
+            try:
+                return self._sock.recv(most)
+            except ssl.SSLWantReadError:
+                left_s = deadline - time.monotonic()
+                if left_s <= 0:
+                    raise TimeoutError from None
+                self._wait(left_s)
+
+
 def socket_reader(sock: socket.socket) -> BlockingReader | WaitingReader:
-    if isinstance(sock, ssl.SSLSocket) or not monkey.is_module_patched("socket"):
+    if not monkey.is_module_patched("socket"):
         return BlockingReader(sock)
-    return WaitingReader(sock)
+    return TlsReader(sock) if isinstance(sock, ssl.SSLSocket) else WaitingReader(sock)

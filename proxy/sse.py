@@ -15,7 +15,7 @@ FRAME_MOST_BYTES = 1024 * 1024
 MEDIA_TYPE = "text/event-stream"
 
 _LATER_DONE = b"\n\n" + DONE
-_CLEAN = re.compile(rb"(?:(?!data: \[DONE\] )(?:data: [^\r\n]|:)[^\r\n]*\n\n)+")
+_CLEAN = re.compile(rb"(?:(?:data: (?:[^\s\[][^\r\n]*|\[DONE\])|:[^\r\n]*)\n\n)+")
 _LINE_END = re.compile(rb"\r\n|\r|\n")
 # What says that nothing is missing: of chat and completions, and of the typed events of responses, images and audio.
 _FINISHED = re.compile(
@@ -52,7 +52,15 @@ class FrameReader:
 
     def feed(self, data: bytes) -> bytes:
         """The frames that are whole now, or b"". Raises FrameTooLong."""
-        if self._is_one_clean_event(data):
+        # Most reads are one clean event and nothing else, and three searches for a byte are all it takes to know.
+        if (
+            data.startswith(b"data: {")
+            and data.find(b"\n") == len(data) - 2
+            and data.endswith(b"\n\n")
+            and b"\r" not in data
+            and not (self._held or self._lines or self._at_start or self.done)
+            and len(data) <= FRAME_MOST_BYTES
+        ):
             self._recent = (self._recent[1], data)
             return data
         if self.done:
@@ -89,17 +97,6 @@ class FrameReader:
         """Whether the last frame is the upstream's own error event."""
         return bool(_ERROR.match(self._last_frame()))
 
-    def _is_one_clean_event(self, data: bytes) -> bool:
-        """Most reads are just that, and three searches for a byte are all it takes to know."""
-        return (
-            data.startswith(b"data: {")
-            and data.find(b"\n") == len(data) - 2
-            and data.endswith(b"\n\n")
-            and b"\r" not in data
-            and not (self._held or self._lines or self._at_start or self.done)
-            and len(data) <= FRAME_MOST_BYTES
-        )
-
     def _feed_lf(self, data: bytes) -> bytes:
         if self._held or not data.endswith(b"\n\n"):
             data = self._whole_frames(data)
@@ -132,7 +129,7 @@ class FrameReader:
     def _up_to_done(self, block: bytes) -> bytes:
         """A line break never stands inside a JSON text, so this finds the frame and no answer that speaks of it."""
         at = 0 if block.startswith(DONE) else block.find(_LATER_DONE) + 2
-        self.done = block.startswith(DONE, at)
+        self.done = at != 1  # not found; a comment may speak of it
         return block[: at + len(DONE)] if self.done else block
 
     def tail(self) -> bytes:

@@ -17,7 +17,8 @@ from proxy.lean_flask import LeanResponse as Response
 from proxy.relay import PieceRelay, StreamRelay, read_or_relay, read_whole
 from proxy.request_state import RequestState, current
 from proxy.routing import ModelMap, is_allowed, resolve
-from proxy.upstreams.client import Answer, UpstreamClient
+from proxy.upstreams.answer import Answer
+from proxy.upstreams.client import UpstreamClient
 from proxy.upstreams.embedding_batches import EmbeddingBatches
 from proxy.upstreams.exchange import Exchange
 from proxy.usage import read_usage
@@ -66,8 +67,11 @@ class Forward:
 
     def send(self, path: str) -> Answer:
         content = self.upstream.content(self.body, self.model)
-        self.state.log.sent_at = time.monotonic()
-        return self.upstream.client.send("POST", path, content=content, fields=self.fields, exchange=self.exchange)
+        sent_at = time.monotonic()
+        client = self.upstream.client
+        answer = client.send("POST", path, content=content, fields=self.fields, exchange=self.exchange)
+        self.state.log.sent_at = sent_at
+        return answer
 
 
 class Forwarder:
@@ -151,14 +155,17 @@ def _read_bytes(state: RequestState, most: int) -> bytes:
     if declared is not None and declared > most:
         raise BodyTooLarge(f"The request body is longer than {most} bytes.")
     stream, sock = environ["wsgi.input"], environ.get("gunicorn.socket")
-    body = bytearray()
+    before_s = None if sock is None else sock.gettimeout()
+    pieces: list[bytes] = []
+    held_bytes = 0
     deadline = time.monotonic() + BODY_TIMEOUT_S
     try:
         if sock is not None:
             sock.settimeout(BODY_TIMEOUT_S)
-        while data := stream.read(min(PIECE_BYTES, most + 1 - len(body))):
-            body += data
-            if len(body) > most:
+        while data := stream.read(min(PIECE_BYTES, most + 1 - held_bytes)):
+            pieces.append(data)
+            held_bytes += len(data)
+            if held_bytes > most:
                 raise BodyTooLarge(f"The request body is longer than {most} bytes.")
             if time.monotonic() > deadline:
                 raise BodyTimeout
@@ -170,9 +177,9 @@ def _read_bytes(state: RequestState, most: int) -> bytes:
         raise CallerGone from error
     finally:
         if sock is not None:
-            # From here on for writes: a caller that never reads is cut. gunicorn reads the next head without a limit.
+            # From here on for writes: a caller that never reads is cut.
             sock.settimeout(WRITE_TIMEOUT_S)
-            state.at_end.append(lambda: sock.settimeout(None))
-    if declared is not None and len(body) < declared:
+            state.at_end.append(lambda: sock.settimeout(before_s))
+    if declared is not None and held_bytes < declared:
         raise CallerGone
-    return bytes(body)
+    return pieces[0] if len(pieces) == 1 else b"".join(pieces)

@@ -16,8 +16,8 @@ from proxy.app import upstream_http_proxy, upstream_settings, upstream_tls
 from proxy.body import read_body, rewrite
 from proxy.tokens.token import Token
 from proxy.upstreams.answer_body import AnswerBody, Timeouts
-from proxy.upstreams.client import RequestBuilder
 from proxy.upstreams.exchange import Exchange
+from proxy.upstreams.request_builder import RequestBuilder
 from proxy.upstreams.transport import SocketTransport
 
 # At most, where callers may wait for longer: somebody sits before this.

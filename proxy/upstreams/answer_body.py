@@ -63,7 +63,7 @@ class AnswerBody(httpx2.SyncByteStream):
         return self._parser.fields
 
     def send(self, head: bytes, content: bytes) -> None:
-        """Write the request; an early answer (413, say) may come although the peer reads no further."""
+        """Write the request; a peer that answers early (413, say) and closes may still be heard."""
         connection = self._connection
         connection.sock.settimeout(self._timeouts.idle_s)
         try:
@@ -82,11 +82,16 @@ class AnswerBody(httpx2.SyncByteStream):
         parser, received = self._parser, 0
         deadline = min(time.monotonic() + self._timeouts.first_byte_s, self._ends_at)
         while not parser.head_is_complete:
-            data = self._receive(deadline - time.monotonic(), "no answer in time")
-            if not data and received == 0:
-                raise NoAnswer("closed without an answer")
-            received += len(data)
-            self._feed(data)
+            try:
+                data = self._receive(deadline - time.monotonic())
+                if not data and received == 0:
+                    raise NoAnswer("closed without an answer")
+                received += len(data)
+                parser.feed(data)
+            except TimeoutError:
+                raise httpx2.ReadTimeout("no answer in time") from None
+            except (OSError, HTTPParseError) as error:
+                raise _translate(error) from error
             if received > HEAD_MOST_BYTES and (not parser.head_is_complete or parser.field_bytes() > HEAD_MOST_BYTES):
                 raise httpx2.RemoteProtocolError("the head of the answer is too long")
         self._check_head()
@@ -119,18 +124,19 @@ class AnswerBody(httpx2.SyncByteStream):
             if self._silent_since is None:
                 self._silent_since = now
             left_s = min(self._silent_since + self._timeouts.idle_s, self._ends_at) - now
+            timeout_s = left_s if wait_s is None else min(wait_s, left_s)
             try:
-                data = self._receive(left_s if wait_s is None or left_s < wait_s else wait_s, "the answer stalled")
-            except httpx2.ReadTimeout:
-                if wait_s is not None and wait_s <= left_s:
+                data = self._receive(timeout_s)
+                parser.feed(data)
+            except TimeoutError:
+                if timeout_s < left_s:
                     return None
                 self.close()
-                raise
-            except httpx2.TransportError:
+                raise httpx2.ReadTimeout("the answer stalled") from None
+            except (OSError, HTTPParseError) as error:
                 self.close()
-                raise
+                raise _translate(error) from error
             self._silent_since = None
-            self._feed(data)
         data = parser.take_body()
         return data if self._left_bytes is None else self._within_limit(data, self._left_bytes)
 
@@ -149,35 +155,23 @@ class AnswerBody(httpx2.SyncByteStream):
         else:
             self._connection.close()
 
-    def _receive(self, timeout_s: float, late: str) -> bytes:
+    def _receive(self, timeout_s: float) -> bytes:
+        """The next bytes; b"" (the peer closed) ends an answer without a length, and breaks any other."""
         if timeout_s <= 0:
-            raise httpx2.ReadTimeout(late)
-        try:
-            data = self._connection.receive(READ_BYTES, timeout_s)
-        except TimeoutError:
-            raise httpx2.ReadTimeout(late) from None
-        except OSError as error:
-            # Never NoAnswer: a reset may overtake the acknowledgement of a request that the peer has read.
-            raise httpx2.ReadError(type(error).__name__) from error
+            raise TimeoutError
+        data = self._connection.receive(READ_BYTES, timeout_s)
         if not data and self._exchange.broken_off:
-            raise httpx2.ReadError("broken off")  # our own end of the connection, and none of the answer
+            raise ConnectionAbortedError  # our own end of the connection, and none of the answer
         return data
 
-    def _feed(self, data: bytes) -> None:
-        """Parse; b"" (the peer closed) ends an answer without a length and is a fault in any other."""
-        try:
-            self._parser.feed(data)
-        except HTTPParseError as error:
-            self.close()
-            raise httpx2.RemoteProtocolError("the answer breaks HTTP, or was cut short") from error
-
     def _check_head(self) -> None:
-        if self._parser.status > 599:
-            raise httpx2.RemoteProtocolError("the answer has no status of HTTP")
         encodings = self._parser.values_of("content-encoding")
         if any(encoding.strip().lower() not in ("", "identity") for encoding in encodings):
             # Unpacked it could be a thousand times as long; we asked for identity.
             raise httpx2.RemoteProtocolError("the answer is encoded though identity was asked for")
+        codings = self._parser.values_of("transfer-encoding")
+        if any(coding.strip().lower() not in ("chunked", "identity") for coding in codings):
+            raise httpx2.RemoteProtocolError("the answer has another transfer coding than chunked")
 
     def _within_limit(self, data: bytes, left_bytes: int) -> bytes:
         kept = data[:left_bytes]
@@ -186,3 +180,10 @@ class AnswerBody(httpx2.SyncByteStream):
             self.is_cut = True
             self.close()
         return kept
+
+
+def _translate(error: OSError | HTTPParseError) -> httpx2.TransportError:
+    if isinstance(error, HTTPParseError):
+        return httpx2.RemoteProtocolError("the answer breaks HTTP, or was cut short")
+    # Never NoAnswer: a reset may overtake the acknowledgement of a request that the peer has read.
+    return httpx2.ReadError(type(error).__name__)

@@ -1,12 +1,14 @@
 """One answer out of the bytes of a connection: geventhttpclient's C parser (llhttp), and no more than we use.
 
-Interim answers (1xx) are left out. What breaks HTTP raises HTTPParseError; so do bytes behind the answer's end, since
-on a shared connection they would become somebody else's answer.
+Interim answers (1xx) and trailers (RFC 9110 §6.5.1) are left out. What breaks HTTP raises HTTPParseError; so do bytes
+behind the answer's end, since on a shared connection they would become somebody else's answer.
 """
 
 from geventhttpclient._parser import HTTPParseError, HTTPResponseParser
 
 from proxy.headers import Fields
+
+TRAILERS_MOST_CHARS = 64 * 1024
 
 
 class AnswerParser(HTTPResponseParser):
@@ -20,6 +22,7 @@ class AnswerParser(HTTPResponseParser):
         self.is_complete = False
         self._has_no_body = method == "HEAD"
         self._name = ""
+        self._trailer_chars = 0
         self._value: str | None = None  # None while the name is being read
         self.body_bytes = 0  # that have come and were not taken
         self._body: list[bytearray] = []
@@ -33,7 +36,7 @@ class AnswerParser(HTTPResponseParser):
 
     def can_be_followed(self) -> bool:
         """Whether the connection is good for another request."""
-        return self.is_complete and not self.parser_failed() and self.should_keep_alive()
+        return self.head_is_complete and self.is_complete and not self.parser_failed() and self.should_keep_alive()
 
     def take_body(self) -> bytes:
         """What has come of the body since the last call, in one piece."""
@@ -52,17 +55,25 @@ class AnswerParser(HTTPResponseParser):
         """The reason phrase goes no further."""
 
     def _on_header_field(self, text: str) -> None:
+        if self.head_is_complete:
+            self._pass_trailer(text)
+            return
         if self._value is not None:
             self._add_field()
         self._name += text
 
     def _on_header_value(self, text: str) -> None:
+        if self.head_is_complete:
+            self._pass_trailer(text)
+            return
         self._value = text if self._value is None else self._value + text
 
     def _on_headers_complete(self) -> bool:
         if self._name:
             self._add_field()
         self.status = self.get_code()
+        if not 100 <= self.status <= 599:
+            raise HTTPParseError("the answer has no status of HTTP")
         self.head_is_complete = self.status >= 200
         return self._has_no_body
 
@@ -72,6 +83,11 @@ class AnswerParser(HTTPResponseParser):
 
     def _on_message_complete(self) -> None:
         self.is_complete = True
+
+    def _pass_trailer(self, text: str) -> None:
+        self._trailer_chars += len(text)
+        if self._trailer_chars > TRAILERS_MOST_CHARS:
+            raise HTTPParseError("the trailers of the answer are too long")
 
     def _add_field(self) -> None:
         self.fields.append((self._name, self._value or ""))

@@ -7,75 +7,28 @@ Everything the SDK would read from the environment (`OPENAI_*`, proxies) is left
 sees in `config.yaml` must not decide where a credential goes. This folder alone knows the SDK and its errors.
 """
 
-import time
-from collections.abc import Mapping
 from contextlib import suppress
 from copy import copy
-from dataclasses import dataclass, field
 from typing import Any
 
 import httpx2
-from openai import APIConnectionError, APIStatusError, APITimeoutError, AsyncOpenAI, OpenAI
+from openai import APIConnectionError, APIStatusError, AsyncOpenAI, OpenAI
 from openai._models import FinalRequestOptions, SecurityOptions
 
-from proxy.errors import CallerGone, ProxyError, UpstreamAnswer, UpstreamTimeout, UpstreamUnavailable
+from proxy.errors import UpstreamUnavailable
 from proxy.headers import Fields
 from proxy.tokens.holder import TokenHolder
 from proxy.tokens.token import Token
-from proxy.upstreams.answer_body import ERROR_BODY_MOST_BYTES, AnswerBody, Timeouts
+from proxy.upstreams.answer import Answer
 from proxy.upstreams.exchange import Exchange
+from proxy.upstreams.request_builder import RequestBuilder, UpstreamSettings
+from proxy.upstreams.sdk_errors import status_error, translate_error
 from proxy.upstreams.transport import SocketTransport
 
 WHOLE_ANSWER_MOST_BYTES = 64 * 1024 * 1024
 # What the SDK would else take from the environment. The key never leaves, since `_build_request` makes the fields.
 _SDK_OPTIONS: dict[str, Any] = {"api_key": "set-per-request", "organization": "", "project": "", "max_retries": 0}
 _NO_BODY = httpx2.ByteStream(b"")
-
-
-@dataclass(frozen=True, slots=True)
-class UpstreamSettings:
-    """What both clients of one upstream need to know."""
-
-    base_url: str
-    token_header: str = "Authorization"
-    token_prefix: str = "Bearer"
-    fields: Mapping[str, str] = field(default_factory=dict, repr=False)
-    renew_on: frozenset[int] = frozenset({401})
-    timeouts: Timeouts = field(default_factory=Timeouts)
-
-
-class Answer:
-    """An upstream's good answer: its head, and the body to be read piece by piece and then closed."""
-
-    __slots__ = ("_body", "_exchange", "fields", "status")
-
-    def __init__(self, body: AnswerBody, exchange: Exchange) -> None:
-        self.status = body.status
-        self.fields = body.fields
-        self._body = body
-        self._exchange = exchange
-
-    def read(self, wait_s: float | None = None, at_least: int = 1) -> bytes | None:
-        """The next bytes of the body; b"" at its end, None when nothing came within wait_s.
-
-        `at_least` so many, or all that is left.
-        Raises UpstreamTimeout, UpstreamUnavailable (cut short) or CallerGone; the body is closed then.
-        """
-        try:
-            return self._body.read(wait_s, at_least)
-        except httpx2.HTTPError as error:
-            raise translate_error(error, self._exchange) from error
-
-    def finish(self, wait_s: float) -> None:
-        """Read what may be left after the part that mattered, so that the connection can be kept; then close."""
-        until = time.monotonic() + wait_s
-        with suppress(httpx2.HTTPError):  # closed by read()
-            while time.monotonic() < until and self._body.read(wait_s):
-                pass
-        self._body.close()
-
-    def close(self) -> None:
-        self._body.close()
 
 
 class UpstreamOptions(FinalRequestOptions):  # type: ignore[misc]  # final for type checkers, to whom ours is unknown
@@ -98,108 +51,6 @@ class UpstreamOptions(FinalRequestOptions):  # type: ignore[misc]  # final for t
     def model_copy(self, **_: Any) -> "UpstreamOptions":
         """The SDK copies what it was given before each attempt; here there is one, and it has its own already."""
         return self
-
-
-class RequestBuilder:
-    """Makes requests to one upstream and judges refused tokens; holds no connection and does no I/O."""
-
-    def __init__(self, settings: UpstreamSettings) -> None:
-        self._settings = settings
-        self._base_url = settings.base_url.rstrip("/")
-        self._urls: dict[str, httpx2.URL] = {}
-        self._fields: Fields = [
-            *settings.fields.items(),
-            ("Accept", "*/*"),
-            ("Accept-Encoding", "identity"),  # frames are looked at on the way, so they must come unpacked
-            ("User-Agent", "llm-proxy"),
-        ]
-        self._heads: dict[tuple[str, str], tuple[Token | None, bytes]] = {}
-
-    def request(self, method: str, path: str, content: bytes, fields: Fields, token: Token | None) -> httpx2.Request:
-        """A request of httpx2's, for a transport of its."""
-        fields = [*self._fields, *self._token_field(token), *fields]
-        return httpx2.Request(method, self.url(path), headers=fields, content=content)
-
-    def head(self, method: str, path: str, content: bytes, fields: Fields, token: Token | None) -> bytes:
-        """The same request's head as bytes. No line end hides in its fields: they are ours or were checked."""
-        lines = [self._head_start(method, path, token)]
-        lines += [_line(*field) for field in fields]
-        if content or method != "GET":
-            lines.append(b"Content-Length: %d\r\n" % len(content))
-        return b"".join([*lines, b"\r\n"])
-
-    def url(self, path: str) -> httpx2.URL:
-        url = self._urls.get(path)
-        if url is None:
-            url = self._urls[path] = httpx2.URL(self._base_url + path)
-        return url
-
-    def refuses_token(self, response: httpx2.Response) -> bool:
-        """Whether the answer is about our token: a listed status, or RFC 6750 §3.1's invalid_token."""
-        if response.status_code in self._settings.renew_on:
-            return True
-        return response.status_code == 403 and _says_invalid_token(response)
-
-    def _head_start(self, method: str, path: str, token: Token | None) -> bytes:
-        """The lines that are the same for all requests with one token, made once per token."""
-        held, start = self._heads.get((method, path), (None, b""))
-        if held is not token or not start:
-            url = self.url(path)
-            lines = [b"%s %s HTTP/1.1\r\nHost: %s\r\n" % (method.encode("ascii"), url.raw_path, url.netloc)]
-            lines += [_line(*field) for field in (*self._fields, *self._token_field(token))]
-            start = b"".join(lines)
-            self._heads[method, path] = (token, start)
-        return start
-
-    def _token_field(self, token: Token | None) -> Fields:
-        if token is None:
-            return []
-        return [(self._settings.token_header, f"{self._settings.token_prefix} {token.value}".strip())]
-
-
-def _line(name: str, value: str) -> bytes:
-    return f"{name}: {value}\r\n".encode("latin-1")
-
-
-def _status_error(response: httpx2.Response) -> APIStatusError:
-    """The SDK's own reads the body as text for its message, which nobody sees, and fails on an odd charset."""
-    return APIStatusError("error status", response=response, body=None)
-
-
-def translate_error(error: Exception, exchange: Exchange | None = None) -> ProxyError:
-    """Ours for one of the SDK's or httpx2's, the only place where theirs are known."""
-    if exchange is not None and exchange.broken_off:
-        return CallerGone()
-    if isinstance(error, APIStatusError):
-        return _translate_status(error.response)
-    cause = type(error.__cause__ or error).__name__
-    if isinstance(error, APITimeoutError | httpx2.TimeoutException):
-        return UpstreamTimeout(cause=cause)
-    return UpstreamUnavailable(cause=cause)
-
-
-def _fields_of(response: httpx2.Response) -> Fields:
-    """The fields as Latin-1, HTTP's own reading; httpx2 would guess at UTF-8, which cannot be sent on."""
-    return [(name.decode("latin-1"), value.decode("latin-1")) for name, value in response.headers.raw]
-
-
-def _says_invalid_token(response: httpx2.Response) -> bool:
-    return 'error="invalid_token"' in response.headers.get("WWW-Authenticate", "")
-
-
-def _translate_status(response: httpx2.Response) -> ProxyError:
-    status = response.status_code
-    if status < 400 or status == 401 or _says_invalid_token(response):
-        # A redirect is not followed, and a refused token is ours: neither means anything to the caller.
-        return UpstreamUnavailable(cause=f"the upstream answered {status}")
-    # Of a body past the limit only a part was read, and half a JSON text is of no use to anyone.
-    is_whole = len(response.content) <= ERROR_BODY_MOST_BYTES and not _is_cut(response)
-    return UpstreamAnswer(status, _fields_of(response), response.content if is_whole else b"")
-
-
-def _is_cut(response: httpx2.Response) -> bool:
-    body: AnswerBody | None = response.extensions.get("answer_body")
-    return body is not None and body.is_cut  # the async client's transport has no limit of its own
 
 
 class UpstreamClient(OpenAI):
@@ -245,11 +96,10 @@ class UpstreamClient(OpenAI):
         response = self._exchange(request, refused)
         if self._tokens is None or refused is None or not self._builder.refuses_token(response):
             return response
+        with suppress(httpx2.HTTPError):
+            response.read()  # so that no connection waits with us for the next token
         token = self._tokens.replacement(refused)
-        if token is None:
-            return response
-        response.close()
-        return self._exchange(request, token)
+        return response if token is None else self._exchange(request, token)
 
     def _exchange(self, request: httpx2.Request, token: Token | None) -> httpx2.Response:
         options = request.extensions["options"]
@@ -267,7 +117,7 @@ class UpstreamClient(OpenAI):
         pass
 
     def _make_status_error_from_response(self, response: httpx2.Response) -> APIStatusError:
-        return _status_error(response)
+        return status_error(response)
 
 
 class AsyncUpstreamClient(AsyncOpenAI):
@@ -315,7 +165,7 @@ class AsyncUpstreamClient(AsyncOpenAI):
         return request
 
     def _make_status_error_from_response(self, response: httpx2.Response) -> APIStatusError:
-        return _status_error(response)
+        return status_error(response)
 
     async def _send_request(self, request: httpx2.Request, *, stream: bool, **kwargs: Any) -> httpx2.Response:
         response = await self._client.send(request, stream=stream, **kwargs)

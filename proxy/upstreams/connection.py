@@ -96,6 +96,7 @@ class ConnectionPool:
         http_proxy: HttpProxy | None = None,
         idle_most: int = 256,
     ) -> None:
+        """`idle_most`: as many as there may be requests at a time; with less, each peak makes its connections anew."""
         self._host = host
         self._port = port
         self._tls = tls
@@ -143,10 +144,17 @@ class ConnectionPool:
             return
         connection.idle_since = time.monotonic()
         self._idle.append(connection)
+        self._drop_old(connection.idle_since)
 
     def close(self) -> None:
         while self._idle:
             self._idle.pop().close()
+
+    def _drop_old(self, now: float) -> None:
+        """Those at the other end, which a peak has left: nobody would take them again."""
+        with suppress(IndexError):  # another thread took the last one
+            while now - self._idle[0].idle_since > IDLE_MOST_S:
+                self._idle.popleft().close()
 
     def _connect(self, address: tuple[str, int], deadline: float) -> socket.socket:
         found = socket.getaddrinfo(*address, type=socket.SOCK_STREAM)
@@ -173,8 +181,7 @@ class ConnectionPool:
                 open_tunnel(sock, http_proxy, self._host, self._port, deadline)
             if self._tls is None:
                 return sock
-            sock.settimeout(max(0.001, deadline - time.monotonic()))
-            return self._tls.context().wrap_socket(sock, server_hostname=self._host)
+            return self._tls.start(sock, self._host, deadline)
         except BaseException:
             sock.close()
             raise

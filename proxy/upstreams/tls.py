@@ -1,6 +1,9 @@
 """The one place where TLS contexts are made: for upstreams and for token endpoints."""
 
+import select
+import socket
 import ssl
+import time
 from pathlib import Path
 
 
@@ -39,6 +42,37 @@ class ClientTls:
             if self._context is None:
                 raise
         return self._context
+
+    def start(self, sock: socket.socket, server_name: str, deadline: float) -> ssl.SSLSocket:
+        """The socket under TLS, by the deadline of the monotonic clock; on an error it is closed.
+
+        Raises OSError, of which TimeoutError by the deadline: a time-out of the socket's own would be for each of its
+        waits under gevent, and a peer that drips bytes would never end them.
+        """
+        tls = self.context().wrap_socket(sock, server_hostname=server_name, do_handshake_on_connect=False)
+        try:
+            tls.settimeout(0.0)
+            while (awaited := _step(tls)) is not None:
+                poll = select.poll()
+                poll.register(tls, awaited)
+                left_s = deadline - time.monotonic()
+                if left_s <= 0 or not poll.poll(1000 * left_s):
+                    raise TimeoutError
+            return tls
+        except BaseException:
+            tls.close()
+            raise
+
+
+def _step(tls: ssl.SSLSocket) -> int | None:
+    """Go on with the handshake: what must be waited for, or None when it is over."""
+    try:
+        tls.do_handshake()
+        return None
+    except ssl.SSLWantReadError:
+        return select.POLLIN
+    except ssl.SSLWantWriteError:
+        return select.POLLOUT
 
 
 def _version(file: Path) -> tuple[int, ...]:

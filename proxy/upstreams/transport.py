@@ -25,10 +25,13 @@ class SocketTransport(httpx2.BaseTransport):
         tls: ClientTls | None,
         timeouts: Timeouts,
         http_proxy: HttpProxy | None = None,
+        idle_most: int = 256,
     ) -> None:
         port = base_url.port or (443 if base_url.scheme == "https" else 80)
         self._timeouts = timeouts
-        self._pool = ConnectionPool(base_url.host, port, tls=tls, connect_s=timeouts.connect_s, http_proxy=http_proxy)
+        self._pool = ConnectionPool(
+            base_url.host, port, tls=tls, connect_s=timeouts.connect_s, http_proxy=http_proxy, idle_most=idle_most
+        )
 
     def handle_request(self, request: httpx2.Request) -> httpx2.Response:
         """As send(), for whoever has a request of httpx2's and no bytes yet."""

@@ -15,8 +15,9 @@ from proxy.tokens.holder import TokenHolder
 from proxy.tokens.sources.base import Grant, Source
 from proxy.tokens.stores.memory import MemoryStore
 from proxy.upstreams.answer_body import Timeouts
-from proxy.upstreams.client import AsyncUpstreamClient, RefusedToken, UpstreamClient, UpstreamOptions, UpstreamSettings
+from proxy.upstreams.client import AsyncUpstreamClient, RefusedToken, UpstreamClient, UpstreamOptions
 from proxy.upstreams.exchange import Exchange
+from proxy.upstreams.request_builder import UpstreamSettings
 from proxy.upstreams.transport import SocketTransport
 from tests.support.sandbox_client import SandboxClient
 

@@ -86,6 +86,14 @@ def test_a_term_signal_lets_a_running_stream_finish_and_exits_0(
     assert processes_of(proxy.process.pid) == []
 
 
+def test_a_term_signal_waits_for_no_idle_connection(tmp_path: Path, sandbox: SandboxClient, worker_class: str) -> None:
+    proxy = ProxyProcess.start(sandbox.config(server={"drain_s": 60, "worker_class": worker_class}), tmp_path)
+    with httpx.Client(trust_env=False) as client:
+        assert client.get(f"{proxy.url}/healthz").status_code == 200
+        proxy.signal(signal.SIGTERM)
+        assert proxy.process.wait(30) == 0  # of the 60 s that a running stream would have
+
+
 def test_a_reload_under_load_fails_no_request(tmp_path: Path, sandbox: SandboxClient) -> None:
     proxy = ProxyProcess.start(sandbox.config(server={"drain_s": 10}), tmp_path)
     try:

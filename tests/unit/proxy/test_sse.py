@@ -11,6 +11,7 @@ from proxy.sse import DONE, FRAME_MOST_BYTES, KEEPALIVE, FrameReader, FrameTooLo
 ROLE = b'data: {"choices":[{"delta":{"role":"assistant"},"finish_reason":null}]}\n\n'
 STOP = b'data: {"choices":[{"delta":{},"finish_reason":"stop"}]}\n\n'
 USAGE = b'data: {"choices":[],"usage":{"total_tokens":3}}\n\n'
+EVENT = b"data: {}\n\n"
 READ_BYTES = 65536  # what one read of the transport gives at most
 
 
@@ -92,6 +93,75 @@ def test_any_bytes_give_lines_of_data_or_comments_only(stream: bytes, cuts: list
 def test_what_comes_out_does_not_depend_on_the_cuts(parts: list[bytes], cuts: list[int]) -> None:
     stream = b"".join(parts)
     assert frames_of(cut(stream, cuts)) == frames_of([stream])
+
+
+# Most streams go by the fast way. What it may take for clean, the slow one must leave as it is.
+
+_TEXT = st.sampled_from(
+    [b"{}", b'{"a": [1, "x"]}', b"[1]", b"1", b"{ }", b'"data: {"', b"[DONE", b"\xff", "ä\u2028".encode()]
+)
+_ODD_TEXT = _TEXT | st.sampled_from([b"", b" ", b"\t", b"[DONE]", b"[DONE] "])
+_LINE = st.one_of(
+    st.builds(
+        lambda start, text: start + text, st.sampled_from([b"data: ", b"data:", b"data:  ", b"data:\t"]), _ODD_TEXT
+    ),
+    st.sampled_from([b"data", b"data:", b":", b": c", b":c: d", b":data: {}", b"event: x", b"id", b"retry: 5", b"x"]),
+)
+_CLEAN_FRAMES = st.one_of(
+    _TEXT.map(lambda text: b"data: " + text + b"\n\n"), st.sampled_from([b": c\n\n", b":\n\n", DONE])
+)
+_PARTS = (
+    _CLEAN_FRAMES
+    | _ODD_TEXT.map(lambda text: b"data: " + text + b"\n\n")
+    | st.builds(lambda line, end: line + end, _LINE, _LINE_ENDS)
+    | _LINE_ENDS
+    | st.just(b"\xef\xbb\xbf")
+)
+
+
+@given(_CLEAN_FRAMES, st.lists(_PARTS, max_size=10), _CUTS)
+def test_fast_way_gives_what_the_slow_one_does(first: bytes, parts: list[bytes], cuts: list[int]) -> None:
+    stream = b"".join([first, *parts])
+    slowly = frames_of([b"\r", stream])  # from a CR on each line is read by itself
+    assert frames_of(cut(stream, cuts)) == slowly
+    assert frames_of([first, *parts]) == slowly  # where reads begin and end with lines, more is taken for clean
+
+
+@given(
+    st.lists(_CLEAN_FRAMES, min_size=1, max_size=8), _CUTS, st.sampled_from([b"\r\n", b"event: x\n\n", b"data: 1\n\n"])
+)
+def test_clean_frames_after_an_odd_one_cross_as_they_came(frames: list[bytes], cuts: list[int], first: bytes) -> None:
+    stream = b"".join(frame for frame in frames if frame != DONE)
+    before = b"data: 1\n\n" if first.startswith(b"data") else b""
+    assert frames_of([first, *cut(stream, cuts)]) == before + stream
+
+
+@pytest.mark.parametrize(
+    ("reads", "expected"),
+    [
+        pytest.param([b"data: 1\n", EVENT], b"data: 1 {}\n\n", id="behind a line of its event"),
+        pytest.param([b"\r", b"data: 1\n", EVENT], b"data: 1 {}\n\n", id="the same after a CR"),
+        pytest.param([EVENT, b'data: {"a":\rdata: 1}\n\n'], EVENT + b'data: {"a": 1}\n\n', id="with a CR inside"),
+        pytest.param([EVENT, b"\xef\xbb\xbf" + EVENT, EVENT], EVENT + EVENT, id="with a mark that is text"),
+        pytest.param([b"\xef\xbb\xbf", EVENT, b"\xef\xbb\xbf" + EVENT], EVENT, id="behind a mark"),
+        pytest.param([DONE, EVENT], DONE, id="behind [DONE]"),
+        pytest.param([EVENT, b"data:  \n\n", EVENT], EVENT + EVENT, id="blanks are no event"),
+        pytest.param([EVENT, b"data:  [DONE]\t\n\n", EVENT], EVENT + DONE, id="[DONE] with blanks is one"),
+        pytest.param(
+            [EVENT, b":data: [DONE]\n\n", EVENT], EVENT + b":data: [DONE]\n\n" + EVENT, id="[DONE] in a comment is none"
+        ),
+        pytest.param([b": c", EVENT, EVENT], b": cdata: {}\n\n" + EVENT, id="behind half a comment"),
+    ],
+)
+def test_read_that_looks_like_one_event_is_none_by_itself(reads: list[bytes], expected: bytes) -> None:
+    assert frames_of(reads) == expected
+
+
+@pytest.mark.parametrize("first", [[], [ROLE]], ids=["first", "later"])
+def test_one_event_of_more_than_1_mib_in_a_read_is_refused(first: list[bytes]) -> None:
+    event = b"data: {" + b"x" * FRAME_MOST_BYTES + b"}\n\n"
+    with pytest.raises(FrameTooLong):
+        frames_of([*first, event])
 
 
 # Cases of the WHATWG standard

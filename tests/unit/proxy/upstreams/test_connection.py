@@ -1,15 +1,20 @@
 import contextlib
+import random
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import httpx2
 import pytest
 
 from proxy.upstreams.connection import IDLE_MOST_S, Connection, ConnectionPool
 from proxy.upstreams.tls import ClientTls
+from tests.support.certificates import self_signed
 from tests.support.scripted_upstream import LIMIT_S, ScriptedUpstream
+from tests.support.tls_front import TlsFront
 
 Pools = Callable[..., ConnectionPool]
 
@@ -80,6 +85,17 @@ def test_connection_idle_for_more_than_55_s_is_stale(pair: tuple[Connection, soc
     assert pair[0].is_stale()
 
 
+def test_connections_that_a_peak_left_are_closed_when_they_are_old(upstream: ScriptedUpstream, pool_to: Pools) -> None:
+    pool = pool_to(upstream.port)
+    first, second = pool.take(), pool.take()
+    pool.give_back(first)
+    first.idle_since -= IDLE_MOST_S + 1
+    pool.give_back(second)
+    assert first.sock.fileno() == -1
+    assert pool.take() is second
+    second.close()
+
+
 def test_bytes_that_the_peer_took_are_counted(pair: tuple[Connection, socket.socket]) -> None:
     connection, peer = pair
     before = connection.bytes_acked()
@@ -95,6 +111,94 @@ def test_bytes_are_not_counted_where_the_system_does_not_tell() -> None:
     one, other = socket.socketpair()
     with one, other:
         assert Connection(one).bytes_acked() is None
+
+
+# Sending, and how much of it the peer has taken
+
+
+def exchange(connection: Connection, peer: socket.socket, data: bytes) -> None:
+    """Send, and let an answer carry the acknowledgement."""
+    connection.send(data)
+    left = len(data)
+    while left:
+        left -= len(peer.recv(left))
+    peer.sendall(b"x")
+    assert connection.receive(1, LIMIT_S) == b"x"
+
+
+def test_count_of_what_was_sent_is_the_systems_own_after_each_exchange(pair: tuple[Connection, socket.socket]) -> None:
+    connection, peer = pair
+    assert connection.bytes_to_ack() == connection.bytes_acked()
+    for length in (1, 5, 70_000, 1):
+        before = connection.bytes_to_ack()
+        exchange(connection, peer, b"y" * length)
+        assert connection.bytes_to_ack() == connection.bytes_acked()
+        assert before is not None
+        assert connection.bytes_to_ack() == before + length
+
+
+def test_what_was_sent_before_the_connection_was_made_counts_too(pair: tuple[Connection, socket.socket]) -> None:
+    sock, peer = pair[0].sock, pair[1]
+    sock.sendall(b"CONNECT")
+    peer.sendall(peer.recv(7))
+    sock.recv(7)
+    connection = Connection(sock)
+    exchange(connection, peer, b"12345")
+    assert connection.bytes_to_ack() == connection.bytes_acked()
+
+
+def test_what_a_closed_peer_does_not_take_is_not_acknowledged(pair: tuple[Connection, socket.socket]) -> None:
+    connection, peer = pair
+    exchange(connection, peer, b"12345")
+    before = connection.bytes_to_ack()
+    peer.close()
+    connection.send(b"123")
+    assert connection.bytes_acked() == before
+    assert before is not None
+    assert connection.bytes_to_ack() == before + 3
+
+
+@pytest.mark.parametrize("size", [0, 1, 20_000_000])
+def test_all_of_it_arrives_however_slowly_the_peer_reads(pair: tuple[Connection, socket.socket], size: int) -> None:
+    connection, peer = pair
+    data = random.Random(4).randbytes(size)
+    received = bytearray()
+
+    def read() -> None:
+        while piece := peer.recv(100_000):
+            received.extend(piece)
+            time.sleep(0)
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    connection.send(data)
+    connection.sock.shutdown(socket.SHUT_WR)
+    reader.join(LIMIT_S)
+    assert received == data
+
+
+def test_peer_that_stops_reading_is_a_timeout(pair: tuple[Connection, socket.socket]) -> None:
+    pair[0].sock.settimeout(0.05)
+    with pytest.raises(TimeoutError):
+        pair[0].send(bytes(20_000_000))
+
+
+def test_what_tls_makes_of_it_is_asked_of_the_system(tmp_path: Path) -> None:
+    # It sends more than it is given, and no fixed amount more.
+    certificate = self_signed(tmp_path / "upstream.pem", "upstream")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate)
+    with ScriptedUpstream() as upstream, TlsFront(upstream.url, context) as front:
+        upstream.answer(b"x")
+        tls = ClientTls(ca_bundle=certificate)
+        connection = ConnectionPool("127.0.0.1", front.port, tls=tls, connect_s=LIMIT_S).take()
+        before = connection.bytes_to_ack()
+        connection.send(b"GET / HTTP/1.1\r\n\r\n")
+        assert connection.receive(1, LIMIT_S) == b"x"
+        assert before is not None
+        assert connection.bytes_to_ack() == connection.bytes_acked()
+        assert (connection.bytes_acked() or 0) > before + len(b"GET / HTTP/1.1\r\n\r\n")
+        connection.close()
 
 
 # Shutting down from another thread
@@ -229,6 +333,25 @@ def test_host_without_addresses_is_an_error(pool_to: Pools, monkeypatch: pytest.
 def test_peer_that_is_silent_in_the_handshake_is_a_timeout(pool_to: Pools) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent, pytest.raises(httpx2.ConnectTimeout):
         pool_to(silent.getsockname()[1], connect_s=0.1, tls=True).take()
+
+
+def test_peer_that_drips_in_the_handshake_is_a_timeout(pool_to: Pools) -> None:
+    over = threading.Event()
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def drip() -> None:
+            sock, _ = listener.accept()
+            with sock, contextlib.suppress(OSError):
+                sock.sendall(b"\x16\x03\x03\x40\x00")  # a record of 16 KiB begins
+                while not over.wait(0.02):
+                    sock.sendall(b"x")
+
+        thread = threading.Thread(target=drip)
+        thread.start()
+        with pytest.raises(httpx2.ConnectTimeout):
+            pool_to(listener.getsockname()[1], connect_s=0.3, tls=True).take()
+        over.set()
+        thread.join()
 
 
 def test_peer_without_tls_is_a_connect_error(pool_to: Pools) -> None:

@@ -1,6 +1,7 @@
 import errno
 import socket
 import threading
+import time
 from collections.abc import Callable
 from types import SimpleNamespace
 
@@ -514,6 +515,7 @@ def test_body_that_is_not_over_in_time_is_a_timeout_though_it_never_stalls(
     def drip(sock: socket.socket) -> None:
         while True:
             sock.sendall(FIRST_CHUNK)
+            time.sleep(0)  # under gevent nobody else would have a turn
 
     upstream.answer(OPEN_HEAD, drip)
     body = sender_to(upstream.url, total_s=0.2).send()
