@@ -118,3 +118,5 @@ def on_exit(server):
     sandbox = getattr(server, "sandbox", None)
     if sandbox is not None:
         sandbox.stop()
+    # Python's last search for cycles, on its way out, was seen to hang among gevent's objects.
+    gc.freeze()

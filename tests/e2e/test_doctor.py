@@ -48,6 +48,12 @@ class Doctor:
 
 
 @pytest.fixture
+def sandbox(own_sandbox: SandboxClient) -> SandboxClient:
+    """One for each test: the proxies of others renew their tokens when they are due, and here fetches are counted."""
+    return own_sandbox
+
+
+@pytest.fixture
 def doctor(tmp_path: Path) -> Doctor:
     return Doctor(tmp_path)
 
@@ -378,7 +384,9 @@ def test_token_tells_the_back_off_of_a_running_proxy(sandbox: SandboxClient, tmp
         proxy.stop()
     assert status == 1
     assert "corp (http_json): the store holds none" in output
-    assert re.search(r"failed fetches: 1, the credentials are refused; next try in (29|30) s", output)
+    told = re.search(r"failed fetches: 1, the credentials are refused; next try in ([0-9]+) s", output)
+    assert told  # 30 s after the failure, of which some may have gone by
+    assert 1 <= int(told[1]) <= 30
     assert sandbox.state()["fetches"] == 1
 
 
