@@ -22,6 +22,7 @@ if _server.worker_class == "gevent":
 
 from loguru import logger  # noqa: E402
 
+from proxy.caller_source import IDLE_S  # noqa: E402
 from proxy.gunicorn_workers import ENDING_S, check_head  # noqa: E402
 from proxy.observability.logging import set_up  # noqa: E402
 from proxy.observability.metrics_folder import MetricsFolder  # noqa: E402
@@ -46,7 +47,7 @@ worker_connections = _server.max_concurrent_requests + 1000
 
 timeout = 120  # a worker whose hub stands still that long is replaced; requests may take longer
 graceful_timeout = round(_server.drain_s) + ENDING_S
-keepalive = 75  # idle connections; with gthread also the limit for a request's head (gevent: proxy/caller_source.py)
+keepalive = round(IDLE_S)  # with gthread also the limit for a request's head
 
 header_map = "refuse"  # X_Forwarded_For and X-Forwarded-For must not become one
 forwarded_allow_ips = "127.0.0.1,::1"

@@ -63,7 +63,7 @@ class Parts:
 
 def create_app(settings: Settings) -> Flask:
     """A WSGI app for one worker. Starts nothing: threads and connections come with the first request to need them."""
-    app = LeanFlask("proxy", static_folder=None)
+    app = LeanFlask("proxy")
     # A redirect would make clients drop their key or turn a POST into a GET.
     app.url_map.strict_slashes = False
     app.url_map.merge_slashes = False

@@ -1,17 +1,19 @@
 """What gunicorn's parser reads a connection from, with a limit for each of its waits, which gunicorn has not.
 
-Idle for 75 s; then 10 s for a head, from its first byte on, and 30 s for a body, however it drips. For gevent workers.
+Idle for 75 s; then 10 s for a head, from its first byte on, and 30 s for a body, however it drips. For gevent workers;
+with threads gunicorn waits for each read anew.
 """
 
 import socket
 import time
 from contextlib import suppress
 
-from proxy.socket_reader import socket_reader
+from proxy.socket_io import socket_reader
 
 IDLE_S = 75.0
 HEAD_S = 10.0
 BODY_S = 30.0
+WRITE_S = 60.0  # a caller that never reads is cut
 
 
 class CallerSource:

@@ -20,26 +20,30 @@ class CallerWatch:
     """Tells a running request that its caller has gone, within about twice LOOK_EVERY_S."""
 
     def __init__(self) -> None:
-        self._new: dict[socket.socket, Callable[[], None]] = {}  # not in the selector yet
+        # Not in the selector yet. Most requests come and go here, so they take no lock: the dict's own steps are whole.
+        self._new: dict[socket.socket, Callable[[], None]] = {}
         self._selector = selectors.DefaultSelector()
-        self._changed = threading.Condition()  # guards both
-        self._sleeps = True  # until a socket comes
+        self._changed = threading.Condition(threading.Lock())  # guards the selector
+        self._sleeps = False  # until a socket comes
         self._thread: threading.Thread | None = None
 
     def watch(self, sock: socket.socket, on_gone: Callable[[], None]) -> None:
         """Call `on_gone` once when the peer of `sock` closes; unwatch() must come before the socket is closed."""
+        self._new[sock] = on_gone
+        if self._sleeps or self._thread is None or not self._thread.is_alive():
+            self._wake()
+
+    def unwatch(self, sock: socket.socket) -> None:
+        if self._new.pop(sock, None) is None:
+            with self._changed:
+                self._drop(sock)
+
+    def _wake(self) -> None:
         with self._changed:
-            self._new[sock] = on_gone
             if self._thread is None or not self._thread.is_alive():
                 self._thread = threading.Thread(target=self._run, name="caller-watch", daemon=True)
                 self._thread.start()
-            if self._sleeps:
-                self._changed.notify()
-
-    def unwatch(self, sock: socket.socket) -> None:
-        with self._changed:
-            if self._new.pop(sock, None) is None:
-                self._drop(sock)
+            self._changed.notify()
 
     def _run(self) -> None:
         while True:
@@ -47,12 +51,17 @@ class CallerWatch:
             for key, _ in self._selector.select(LOOK_EVERY_S):
                 self._look(key)
             with self._changed:
-                self._sleeps = not self._new and not self._selector.get_map()
-                while self._sleeps:
+                # First said, then looked: who comes in between wakes us.
+                self._sleeps = True
+                while not self._new and not self._selector.get_map():
                     self._changed.wait()
-                    self._sleeps = not self._new
-                while self._new:
-                    self._add(*self._new.popitem())
+                self._sleeps = False
+                self._take_new()
+
+    def _take_new(self) -> None:
+        with suppress(KeyError):  # the last one is over meanwhile
+            while self._new:
+                self._add(*self._new.popitem())
 
     def _look(self, key: selectors.SelectorKey) -> None:
         with self._changed:

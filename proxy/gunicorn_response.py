@@ -4,28 +4,19 @@ gunicorn writes them one after the other, which costs every answer a system call
 """
 
 import time
+from functools import lru_cache
 
 from gunicorn.http import wsgi
 from gunicorn.util import http_date
 
+from proxy.socket_io import send_all
+
 _JOINED_MOST_BYTES = 64 * 1024  # a longer body goes by itself: a second call costs less than a copy
 
-
-class _Clock:
-    """The `Date` field's value, made once a second."""
-
-    def __init__(self) -> None:
-        self._second, self._text = 0, ""
-
-    def date(self) -> str:
-        second = int(time.time())
-        if second != self._second:
-            self._second, self._text = second, http_date(second)
-        return self._text
+_date_of = lru_cache(maxsize=1)(http_date)  # of a second
 
 
 class JoinedResponse(wsgi.Response):  # type: ignore[misc]  # gunicorn has no types
-    _clock = _Clock()
     headers_sent: bool
     _head = b""  # not written yet
 
@@ -33,7 +24,7 @@ class JoinedResponse(wsgi.Response):  # type: ignore[misc]  # gunicorn has no ty
         connection = "close" if self.should_close() else "keep-alive"
         major, minor = self.req.version
         lines = [
-            f"HTTP/{major}.{minor} {self.status}\r\nServer: {self.version}\r\nDate: {self._clock.date()}\r\n",
+            f"HTTP/{major}.{minor} {self.status}\r\nServer: {self.version}\r\nDate: {_date_of(int(time.time()))}\r\n",
             f"Connection: {connection}\r\n",
         ]
         return [*lines, "Transfer-Encoding: chunked\r\n"] if self.chunked else lines
@@ -50,28 +41,21 @@ class JoinedResponse(wsgi.Response):  # type: ignore[misc]  # gunicorn has no ty
             # Nothing else is to be checked: a stream has no length.
             if not self.headers_sent:
                 self.send_headers()
-            self._write(b"%X\r\n%b\r\n" % (len(data), data))
+            chunk = b"%X\r\n%b\r\n" % (len(data), data)
+            send_all(self.sock, self._with_head(chunk) if self._head else chunk)
         else:
             super().write(data)
 
     def _emit_body(self, data: bytes) -> None:
-        self._write(data)
+        send_all(self.sock, self._with_head(data) if self._head else data)
 
     def close(self) -> None:
         self.send_headers()
         end = b"0\r\n\r\n" if self.chunked else b""
         if self._head or end:
-            self._write(end)
+            self._emit_body(end)
 
-    def _write(self, data: bytes) -> None:
-        if self._head:
-            data = self._joined(data)
-        # gevent's sendall() asks for the size of the socket's buffer each time; nearly always one send() does.
-        sent = self.sock.send(data)
-        if sent < len(data):
-            self.sock.sendall(memoryview(data)[sent:])
-
-    def _joined(self, data: bytes) -> bytes:
+    def _with_head(self, data: bytes) -> bytes:
         head, self._head = self._head, b""
         if len(data) <= _JOINED_MOST_BYTES:
             return head + data

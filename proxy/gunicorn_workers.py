@@ -18,13 +18,12 @@ from gunicorn.workers.gthread import ThreadWorker
 from loguru import logger
 
 from proxy import gunicorn_response
-from proxy.caller_source import CallerSource
+from proxy.caller_source import WRITE_S, CallerSource
 from proxy.errors import InternalError, InvalidRequest, ProxyError, as_openai_error
 from proxy.gunicorn_request import PlainParser
 
 # What a worker has after its drain to end what still runs, with a line for each; the master kills it then.
 ENDING_S = 5
-WRITE_S = 60.0  # a caller that never reads is cut
 IDLE_GRACE_S = 4  # for callers that are between two requests when a worker ends
 
 gunicorn_response.install()

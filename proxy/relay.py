@@ -33,6 +33,8 @@ class Body(Protocol):
 class StreamRelay:
     """An upstream's event stream as frames that every client reads; `end` tells how it went once it is closed."""
 
+    __slots__ = ("_body", "_frames", "_keepalive_s", "bytes_sent", "end", "first_byte_at", "frames")
+
     def __init__(self, body: Body, *, keepalive_s: float | None) -> None:
         self.end: End = "caller_gone"  # until something else is known
         self.bytes_sent = 0
@@ -44,20 +46,16 @@ class StreamRelay:
 
     def __iter__(self) -> Iterator[bytes]:
         frames, keepalive_s = self._frames, self._keepalive_s
-        read, feed = self._body.read, frames.feed
+        read, feed, count = self._body.read, frames.feed, self._count
         try:
             while not frames.done:
                 data = read(keepalive_s)
                 if data == b"":
-                    yield from map(self._count, self._at_clean_end())
+                    yield from map(count, self._at_clean_end())
                     return
                 block = sse.KEEPALIVE if data is None else feed(data)
                 if block:
-                    if self.first_byte_at is None:
-                        self.first_byte_at = time.monotonic()
-                    self.bytes_sent += len(block)
-                    self.frames += block.count(b"\n\n")
-                    yield block
+                    yield count(block)
             self.end = "done"
         except CallerGone:
             return
@@ -65,14 +63,14 @@ class StreamRelay:
             self.end = "timeout" if isinstance(error, UpstreamTimeout) else "cut"
             self._body.close()
             if not frames.ended_in_error:
-                yield self._count(BROKE_OFF)
+                yield count(BROKE_OFF)
         except GeneratorExit:
             raise
         except BaseException:
             # The worker ends, and this greenlet with it: the caller is told as of any other cut.
             self.end = "cut"
             self._body.close()
-            yield self._count(BROKE_OFF)
+            yield count(BROKE_OFF)
 
     def _count(self, block: bytes) -> bytes:
         if self.first_byte_at is None:

@@ -42,6 +42,8 @@ def error_frame(message: str, *, type_: str, code: str) -> bytes:
 class FrameReader:
     """Bytes of an event stream in, clean whole frames out. Time is linear in the bytes however they are cut."""
 
+    __slots__ = ("_at_start", "_held", "_lines", "_recent", "_searched", "done")
+
     def __init__(self) -> None:
         self.done = False  # [DONE] went out; whatever follows is dropped
         self._held = bytearray()  # no whole frame yet

@@ -5,9 +5,9 @@ import sys
 import time
 from pathlib import Path
 
-from bench.speed import authority
 from bench.speed.processes import Child, free_port
 from bench.speed.requests import PEER_KEY
+from tests.support.authority import Authority
 
 
 class Lab:
@@ -20,7 +20,8 @@ class Lab:
         pinned: list[int | None] = [cpus[0], cpus[1], cpus[-1]] if len(cpus) > 1 else [None] * 3
         self.proxy_cpu, self.upstream_cpu, self.load_cpu = pinned
         self.upstream_port, self.upstream_tls_port = free_port(), free_port()
-        self.ca_bundle, certificate = authority.make(folder)
+        authority = Authority(folder)
+        self.ca_bundle, certificate = authority.ca_bundle, authority.issue()
         self._began = time.monotonic()
         self._upstream = Child(
             [

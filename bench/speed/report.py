@@ -6,8 +6,8 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
 
+from bench.machine_facts import Facts
 from bench.speed.acceptance import Verdict
-from bench.speed.facts import Facts
 from bench.speed.medians import Figures, Runs
 from bench.speed.rows import NAMES, ROWS, Row
 

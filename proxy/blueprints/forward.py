@@ -10,6 +10,7 @@ from gunicorn.http.errors import ParseException
 
 from proxy import sse
 from proxy.body import JsonBody, changed_members, read_body, rewrite
+from proxy.caller_source import BODY_S, WRITE_S
 from proxy.caller_watch import CallerWatch
 from proxy.errors import BodyTimeout, BodyTooLarge, CallerGone, InvalidRequest, ModelNotAllowed, UpstreamUnavailable
 from proxy.headers import Fields, answer_fields, request_fields
@@ -23,8 +24,6 @@ from proxy.upstreams.embedding_batches import EmbeddingBatches
 from proxy.upstreams.exchange import Exchange
 from proxy.usage import read_usage
 
-BODY_TIMEOUT_S = 30.0
-WRITE_TIMEOUT_S = 60.0
 PIECE_BYTES = 1024 * 1024
 JSON_FIELD = ("Content-Type", "application/json")
 STREAM_FIELDS = [
@@ -158,10 +157,10 @@ def _read_bytes(state: RequestState, most: int) -> bytes:
     before_s = None if sock is None else sock.gettimeout()
     pieces: list[bytes] = []
     held_bytes = 0
-    deadline = time.monotonic() + BODY_TIMEOUT_S
+    deadline = time.monotonic() + BODY_S
     try:
         if sock is not None:
-            sock.settimeout(BODY_TIMEOUT_S)
+            sock.settimeout(BODY_S)
         while data := stream.read(min(PIECE_BYTES, most + 1 - held_bytes)):
             pieces.append(data)
             held_bytes += len(data)
@@ -178,7 +177,7 @@ def _read_bytes(state: RequestState, most: int) -> bytes:
     finally:
         if sock is not None:
             # From here on for writes: a caller that never reads is cut.
-            sock.settimeout(WRITE_TIMEOUT_S)
+            sock.settimeout(WRITE_S)
             state.at_end.append(lambda: sock.settimeout(before_s))
     if declared is not None and held_bytes < declared:
         raise CallerGone

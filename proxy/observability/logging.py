@@ -77,7 +77,8 @@ class _JsonSink:
 
     def write(self, message: "Message") -> None:
         record = message.record
-        entry = {"time": record["time"].isoformat(), "level": record["level"].name, "message": record["message"]}
+        moment = record["time"].isoformat(timespec="milliseconds")
+        entry = {"time": moment, "level": record["level"].name, "message": record["message"]}
         entry |= {name: redact(fact) if isinstance(fact, str) else fact for name, fact in record["extra"].items()}
         if record["exception"] is not None:
             entry["exception"] = redact(str(message).partition("\n")[2])

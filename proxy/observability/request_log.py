@@ -10,6 +10,7 @@ import sys
 import time
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import lru_cache
 from typing import Any, TextIO
 
 from proxy.observability.logging import Format, is_enabled, redact
@@ -54,7 +55,7 @@ class RequestLog:
             "caller": self.caller,
             "method": self.method,
             "route": self.route,
-            "model": redact(self.model[:NAME_MOST_CHARS]),
+            "model": _name(self.model),
             "upstream": self.upstream,
             "status": self.status,
             "outcome": self.outcome,
@@ -85,14 +86,18 @@ class AccessLog:
         level = log.level
         if level not in self._levels:
             return
-        facts, now = log.facts(), datetime.now().astimezone()
-        words = [f"{name}={_quoted(value)}" for name, value in facts.items() if value not in (None, "")]
+        facts, moment = log.facts(), _moment(time.time())
+        words = [
+            f"{name}={_quoted(value) if isinstance(value, str) else value}"
+            for name, value in facts.items()
+            if value is not None and value != ""
+        ]
         message = f"request {' '.join(words)}"
         if self._as_json:
-            entry = {"time": now.isoformat(), "level": level, "message": message, **facts}
+            entry = {"time": moment.replace(" ", "T"), "level": level, "message": message, **facts}
             line = json.dumps(entry, ensure_ascii=False)
         else:
-            line = f"{now.isoformat(' ', 'milliseconds')} {level: <8} {message}"
+            line = f"{moment} {level: <8} {message}"
         try:
             self._stream.write(line + "\n")
             self._stream.flush()
@@ -101,8 +106,23 @@ class AccessLog:
             return
 
 
-def _quoted(value: object) -> str:
-    """A value without blanks as it is; any other text quoted, so that it cannot pass for a second line or field."""
-    if not isinstance(value, str):
-        return str(value)
-    return value if _PLAIN.fullmatch(value) else ascii(value)
+def _moment(now: float) -> str:
+    """The local time of a Unix time, to the millisecond and with its offset."""
+    second = _second(int(now))
+    return f"{second[:19]}.{int(now % 1 * 1000):03}{second[19:]}"
+
+
+@lru_cache(maxsize=1)
+def _second(now: int) -> str:
+    return datetime.fromtimestamp(now).astimezone().isoformat(" ")
+
+
+# Most requests have the names of others.
+@lru_cache(maxsize=1024)
+def _name(text: str) -> str:
+    return redact(text[:NAME_MOST_CHARS])
+
+
+def _quoted(text: str) -> str:
+    """A text without blanks as it is; any other quoted, so that it cannot pass for a second line or field."""
+    return text if _PLAIN.fullmatch(text) else ascii(text)

@@ -40,6 +40,11 @@ class NoAnswer(httpx2.ReadError):
 class AnswerBody(httpx2.SyncByteStream):
     """An answer on its connection: head first, then the body as it comes. Closing gives the connection back."""
 
+    __slots__ = (
+        *("_closed", "_connection", "_ends_at", "_exchange", "_left_bytes", "_parser", "_pool", "_silent_since"),
+        *("_timeouts", "is_cut"),
+    )
+
     def __init__(
         self, connection: Connection, exchange: Exchange, pool: ConnectionPool, method: str, timeouts: Timeouts
     ) -> None:
@@ -165,13 +170,13 @@ class AnswerBody(httpx2.SyncByteStream):
         return data
 
     def _check_head(self) -> None:
-        encodings = self._parser.values_of("content-encoding")
-        if any(encoding.strip().lower() not in ("", "identity") for encoding in encodings):
-            # Unpacked it could be a thousand times as long; we asked for identity.
-            raise httpx2.RemoteProtocolError("the answer is encoded though identity was asked for")
-        codings = self._parser.values_of("transfer-encoding")
-        if any(coding.strip().lower() not in ("chunked", "identity") for coding in codings):
-            raise httpx2.RemoteProtocolError("the answer has another transfer coding than chunked")
+        for name, value in self._parser.fields:
+            name = name.lower()
+            if name == "content-encoding" and value.strip().lower() not in ("", "identity"):
+                # Unpacked it could be a thousand times as long; we asked for identity.
+                raise httpx2.RemoteProtocolError("the answer is encoded though identity was asked for")
+            if name == "transfer-encoding" and value.strip().lower() not in ("chunked", "identity"):
+                raise httpx2.RemoteProtocolError("the answer has another transfer coding than chunked")
 
     def _within_limit(self, data: bytes, left_bytes: int) -> bytes:
         kept = data[:left_bytes]

@@ -14,6 +14,11 @@ TRAILERS_MOST_CHARS = 64 * 1024
 class AnswerParser(HTTPResponseParser):
     """Fed with bytes; the C parser calls the methods that begin with `_on`, texts in as many pieces as reads."""
 
+    __slots__ = (
+        *("_body", "_has_no_body", "_name", "_trailer_chars", "_value", "body_bytes", "fields", "head_is_complete"),
+        *("is_complete", "status"),
+    )
+
     def __init__(self, method: str) -> None:
         super().__init__()
         self.status = 0  # final, not interim, once the head is here
@@ -29,10 +34,6 @@ class AnswerParser(HTTPResponseParser):
 
     def field_bytes(self) -> int:
         return sum(len(name) + len(value) + 4 for name, value in self.fields)
-
-    def values_of(self, name: str) -> list[str]:
-        """The values of a field, `name` in lower case."""
-        return [value for known, value in self.fields if known.lower() == name]
 
     def can_be_followed(self) -> bool:
         """Whether the connection is good for another request."""

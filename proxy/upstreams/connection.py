@@ -9,7 +9,7 @@ from contextlib import suppress
 
 import httpx2
 
-from proxy.socket_reader import socket_reader
+from proxy.socket_io import send_all, socket_reader
 from proxy.upstreams.tls import ClientTls
 from proxy.upstreams.tunnel import HttpProxy, open_tunnel, proxy_address
 
@@ -36,10 +36,7 @@ class Connection:
         """Send it all. Raises OSError, of which TimeoutError by the socket's own timeout."""
         if self._sent_bytes is not None:
             self._sent_bytes += len(data)
-        # gevent's sendall() asks for the size of the socket's buffer each time; nearly always one send() does.
-        sent = self.sock.send(data)
-        if sent < len(data):
-            self.sock.sendall(memoryview(data)[sent:])
+        send_all(self.sock, data)
 
     def is_stale(self) -> bool:
         """Whether the peer has closed it, or sent what nobody asked for, while it lay idle."""

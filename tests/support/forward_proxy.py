@@ -4,30 +4,24 @@ requests in absolute form. It records what it saw, may want credentials, and mis
 import base64
 import select
 import socket
-import threading
 from collections.abc import Callable
 from contextlib import suppress
-from types import TracebackType
 from urllib.parse import urlsplit
 
-LIMIT_S = 10.0
+from tests.support.loopback_server import LIMIT_S, LoopbackServer
+
 ESTABLISHED = b"HTTP/1.1 200 Connection established\r\n\r\n"
 
 # What is done with a connection whose request has been read; it is closed afterwards.
 Act = Callable[[socket.socket], None]
 
 
-class ForwardProxy:
+class ForwardProxy(LoopbackServer):
     """`heads`: of the requests made to the proxy itself. `passed`: what clients sent through it, as it crossed."""
 
     def __init__(self) -> None:
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.port = int(self._listener.getsockname()[1])
-        self._open: list[tuple[socket.socket, threading.Thread]] = []
-        self._lock = threading.Lock()  # guards what is recorded here
         self._clear()
-        self._accepting = threading.Thread(target=self._accept)
-        self._accepting.start()
+        super().__init__()
 
     def url(self, userinfo: str = "") -> str:
         return f"http://{userinfo}{'@' if userinfo else ''}127.0.0.1:{self.port}"
@@ -47,27 +41,8 @@ class ForwardProxy:
 
     def reset(self) -> None:
         """Close what is open, forget what was seen, and be good again."""
-        with self._lock:
-            open_ones, self._open = self._open, []
-        for sock, _ in open_ones:
-            with suppress(OSError):
-                sock.shutdown(socket.SHUT_RDWR)
-        for _, thread in open_ones:
-            thread.join(LIMIT_S)
-            assert not thread.is_alive()
+        self.close_connections()
         self._clear()
-
-    def __enter__(self) -> "ForwardProxy":
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        with suppress(OSError):
-            self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
-        self._accepting.join(LIMIT_S)  # no connection comes from here on
-        self.reset()
 
     def _clear(self) -> None:
         self.heads: list[str] = []
@@ -75,29 +50,16 @@ class ForwardProxy:
         self._demanded: str | None = None
         self._act: Act | None = None
 
-    def _accept(self) -> None:
-        while True:
-            try:
-                sock, _ = self._listener.accept()
-            except OSError:
-                return
-            thread = threading.Thread(target=self._serve, args=(sock,))
-            with self._lock:
-                self._open.append((sock, thread))
-            thread.start()
-
     def _serve(self, client: socket.socket) -> None:
-        with suppress(OSError), client:
-            client.settimeout(LIMIT_S)
-            head, rest = _receive_head(client)
-            with self._lock:
-                self.heads.append(head)
-            if self._act is not None:
-                self._act(client)
-            elif self._demanded is not None and _field(head, "Proxy-Authorization") != self._demanded:
-                client.sendall(b'HTTP/1.1 407 Say who\r\nProxy-Authenticate: Basic realm="a"\r\n\r\n')
-            else:
-                self._let_through(client, head, rest)
+        head, rest = _receive_head(client)
+        with self._changed:
+            self.heads.append(head)
+        if self._act is not None:
+            self._act(client)
+        elif self._demanded is not None and _field(head, "Proxy-Authorization") != self._demanded:
+            client.sendall(b'HTTP/1.1 407 Say who\r\nProxy-Authenticate: Basic realm="a"\r\n\r\n')
+        else:
+            self._let_through(client, head, rest)
 
     def _let_through(self, client: socket.socket, head: str, rest: bytes) -> None:
         method, target, _ = head.split(" ", 2)
@@ -130,7 +92,7 @@ class ForwardProxy:
         return bool(ready)
 
     def _pass_on(self, data: bytes, server: socket.socket) -> None:
-        with self._lock:
+        with self._changed:
             self.passed += data
         server.sendall(data)
 

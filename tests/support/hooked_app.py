@@ -59,7 +59,7 @@ class HookedApp:
             paths=PREFIXES,
             allowed_origins=allowed_origins,
         )
-        self.app = LeanFlask("test", static_folder=None)
+        self.app = LeanFlask("test")
         hooks.install(self.app)
         blueprint = Blueprint("test", __name__)
 

@@ -6,7 +6,8 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from types import TracebackType
+
+from tests.support.loopback_server import LoopbackServer, await_end
 
 # No test waits for longer: a fault then fails it, and does not hang it.
 LIMIT_S = 5.0
@@ -39,22 +40,20 @@ class Received:
     body: bytes
 
 
-class ScriptedUpstream:
+class ScriptedUpstream(LoopbackServer):
     """Answers request after request with the next script; without one it stays silent until the peer goes."""
 
     def __init__(self, host: str = "127.0.0.1") -> None:
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        self._listener = socket.create_server((host, 0), family=family)
-        self.host = host
-        self.port = int(self._listener.getsockname()[1])
-        self.url = f"http://[{host}]:{self.port}" if ":" in host else f"http://{host}:{self.port}"
         self.requests: list[Received] = []
-        self.connections: list[socket.socket] = []
         self._scripts: list[tuple[Step, ...]] = []
-        self._changed = threading.Condition()  # guards what is recorded here
-        self._left: set[int] = set()
-        self._threads = [threading.Thread(target=self._accept)]
-        self._threads[0].start()
+        super().__init__(host)
+        self.host = host
+        self.url = f"http://[{host}]:{self.port}" if ":" in host else f"http://{host}:{self.port}"
+
+    @property
+    def connections(self) -> list[socket.socket]:
+        """All that have come, in turn."""
+        return [sock for sock, _ in self._accepted]
 
     def answer(self, *steps: Step) -> None:
         """Do these steps after the next request that has no script yet."""
@@ -66,63 +65,23 @@ class ScriptedUpstream:
 
     def wait_until_left(self, connection: int) -> None:
         """Until the peer has closed that connection."""
-        self._wait(lambda: connection in self._left, f"the end of connection {connection}")
-
-    def close_connections(self) -> None:
-        """Close all that are open, as a server that is tired of idle ones; returns when they are."""
-        with self._changed:
-            for sock in self.connections:
-                # Each thread closes its own: else its descriptor could be another's while it still reads.
-                with suppress(OSError):
-                    sock.shutdown(socket.SHUT_RDWR)
-        self._wait(lambda: len(self._left) == len(self.connections), "end of all connections")
-
-    def __enter__(self) -> "ScriptedUpstream":
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        with suppress(OSError):
-            self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
-        self._threads[0].join(LIMIT_S)  # no connection comes from here on
-        self.close_connections()
-        for thread in self._threads:
-            thread.join(LIMIT_S)
-            assert not thread.is_alive()
+        self._wait(lambda: len(self._accepted) > connection, f"connection {connection}")
+        await_end(self._accepted[connection][1])
 
     def _wait(self, holds: Callable[[], bool], what: str) -> None:
         with self._changed:
             assert self._changed.wait_for(holds, LIMIT_S), f"no {what} within {LIMIT_S} s"
 
-    def _accept(self) -> None:
-        while True:
-            try:
-                sock, _ = self._listener.accept()
-            except OSError:
-                return
+    def _serve(self, sock: socket.socket) -> None:
+        number = [thread for _, thread in self._accepted].index(threading.current_thread())
+        sock.settimeout(LIMIT_S)
+        while (received := _receive(sock, number)) is not None:
             with self._changed:
-                number = len(self.connections)
-                self.connections.append(sock)
-                thread = threading.Thread(target=self._serve, args=(sock, number))
-                self._threads.append(thread)
-            thread.start()
-
-    def _serve(self, sock: socket.socket, number: int) -> None:
-        with suppress(OSError):
-            sock.settimeout(LIMIT_S)
-            while (received := _receive(sock, number)) is not None:
-                with self._changed:
-                    self.requests.append(received)
-                    steps = self._scripts.pop(0) if self._scripts else ()
-                    self._changed.notify_all()
-                for step in steps:
-                    _do(step, sock)
-        sock.close()
-        with self._changed:
-            self._left.add(number)
-            self._changed.notify_all()
+                self.requests.append(received)
+                steps = self._scripts.pop(0) if self._scripts else ()
+                self._changed.notify_all()
+            for step in steps:
+                _do(step, sock)
 
 
 def _receive(sock: socket.socket, number: int) -> Received | None:

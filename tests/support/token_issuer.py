@@ -5,10 +5,11 @@ import socket
 import ssl
 import threading
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 from urllib.parse import parse_qsl
+
+from tests.support.loopback_server import LoopbackServer
 
 Behaviour: TypeAlias = Callable[[socket.socket], None]
 
@@ -41,23 +42,18 @@ def answer_of(body: object, status: int = 200, **fields: str) -> bytes:
     return "\r\n".join([*lines, "", ""]).encode() + raw
 
 
-class Issuer:
-    """Accepts until it is closed, one thread per connection."""
-
+class Issuer(LoopbackServer):
     def __init__(self, tls: ssl.SSLContext | None = None) -> None:
         self.received: list[Received] = []
-        self.connections = 0
         self.ended = threading.Event()
         self._tls = tls
         self._behaviour: Behaviour = lambda peer: peer.sendall(answer_of({"access_token": "token-1"}))
         self._at_connect: Behaviour | None = None
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self._threads = [threading.Thread(target=self._accept)]
-        self._threads[0].start()
+        super().__init__()
 
     @property
-    def port(self) -> int:
-        return int(self._listener.getsockname()[1])
+    def connections(self) -> int:
+        return len(self._accepted)
 
     @property
     def url(self) -> str:
@@ -81,41 +77,22 @@ class Issuer:
 
     def close(self) -> None:
         self.ended.set()
-        with suppress(OSError):  # closed already
-            self._listener.shutdown(socket.SHUT_RDWR)
-        for thread in self._threads:
-            thread.join(10)
-            assert not thread.is_alive()
-        self._listener.close()
-
-    def _accept(self) -> None:
-        while True:
-            try:
-                peer, _ = self._listener.accept()
-            except OSError:
-                return
-            self.connections += 1
-            thread = threading.Thread(target=self._serve, args=(peer,))
-            self._threads.append(thread)
-            thread.start()
+        super().close()
 
     def _serve(self, peer: socket.socket) -> None:
-        peer.settimeout(10)
-        try:
-            if self._at_connect is not None:
-                self._at_connect(peer)
-                return
-            if self._tls is not None:
-                peer = self._tls.wrap_socket(peer, server_side=True)
-            received = _read_request(peer)
-            if received is not None:
-                der = peer.getpeercert(binary_form=True) if isinstance(peer, ssl.SSLSocket) else None
-                self.received.append(replace(received, client_certificate=der))
-                self._behaviour(peer)
-        except OSError:  # the client broke off, which is what many tests are about
-            pass
-        finally:
-            peer.close()
+        if self._at_connect is not None:
+            self._at_connect(peer)
+        elif self._tls is not None:
+            with self._tls.wrap_socket(peer, server_side=True) as tls_peer:
+                self._answer(tls_peer, tls_peer.getpeercert(binary_form=True))
+        else:
+            self._answer(peer)
+
+    def _answer(self, peer: socket.socket, client_certificate: bytes | None = None) -> None:
+        received = _read_request(peer)
+        if received is not None:
+            self.received.append(replace(received, client_certificate=client_certificate))
+            self._behaviour(peer)
 
 
 def _read_request(peer: socket.socket) -> Received | None:

@@ -2,6 +2,7 @@ from collections.abc import Iterator
 from inspect import iscoroutinefunction
 from typing import Any
 
+import flask
 import pytest
 from flask import Flask, jsonify, request, session
 
@@ -12,13 +13,17 @@ from proxy.lean_flask import Finishing, LeanFlask, LeanResponse
 
 @pytest.fixture
 def app() -> LeanFlask:
-    app = LeanFlask("test", static_folder=None)
+    app = LeanFlask("test")
     app.url_map.strict_slashes = False
     app.url_map.merge_slashes = False
 
     @app.get("/items/<path:name>")
     def item(name: str) -> Any:
         return jsonify({"name": name, "host": request.host})
+
+    @app.post("/plain")
+    def plain() -> Any:
+        return jsonify({"rule": str(request.url_rule), "args": request.view_args})
 
     return app
 
@@ -104,6 +109,31 @@ def test_wrong_method_tells_the_right_ones(app: LeanFlask) -> None:
     assert client.options("/items/a").headers["Allow"] == answer.headers["Allow"]
 
 
+def test_path_without_variables_is_found_each_time(app: LeanFlask) -> None:
+    client = app.test_client()
+    for path in ("/plain", "/plain", "/plain/", "/plain"):
+        assert client.post(path).get_json() == {"rule": "/plain", "args": {}}
+    for path in ("//plain", "/plain//", "/Plain"):
+        assert client.post(path).status_code == 404
+    for _ in range(2):
+        answer = client.get("/plain")
+        assert (answer.status_code, set(answer.headers["Allow"].split(", "))) == (405, {"POST", "OPTIONS"})
+        assert set(client.options("/plain").headers["Allow"].split(", ")) == {"POST", "OPTIONS"}
+
+
+def test_path_that_spells_a_variable_is_one_of_its_values(app: LeanFlask) -> None:
+    for _ in range(2):
+        assert app.test_client().get("/items/<path:name>").get_json()["name"] == "<path:name>"
+
+
+def test_first_of_two_routes_with_one_path_wins() -> None:
+    app, plain = LeanFlask("test"), Flask("test")
+    for one in (app, plain):
+        one.add_url_rule("/a", "first", lambda: "first")
+        one.add_url_rule("/a", "second", lambda: "second")
+    assert app.test_client().get("/a").data == plain.test_client().get("/a").data == b"first"
+
+
 @pytest.mark.parametrize("host", ["proxy", "other.example:8080", "[::1]:5002", "a..b"])
 def test_host_plays_no_part(app: LeanFlask, host: str) -> None:
     assert app.test_client().get("/items/a", headers={"Host": host}).status_code == 200
@@ -117,13 +147,25 @@ def test_session_is_empty_and_sets_no_cookie(app: LeanFlask) -> None:
     assert "Vary" not in answer.headers
 
 
-def test_no_function_of_the_app_is_async() -> None:
-    # It would never be awaited.
+@pytest.fixture(scope="module")
+def proxy() -> Flask:
     upstream = {"name": "llm", "base_url": "http://127.0.0.1:9/v1"}
-    app: Flask = create_app(Settings.model_validate({"upstreams": [upstream]}))
-    handlers = [handler for codes in app.error_handler_spec[None].values() for handler in codes.values()]
-    hooks = [hook for by_name in (app.before_request_funcs, app.after_request_funcs) for hook in by_name.values()]
-    functions = [*app.view_functions.values(), *handlers, *(function for hook in hooks for function in hook)]
+    return create_app(Settings.model_validate({"upstreams": [upstream]}))
+
+
+def test_nothing_of_the_app_waits_for_what_is_left_out(proxy: Flask) -> None:
+    assert list(proxy.after_request_funcs) == [None]
+    assert not proxy.teardown_request_funcs
+    assert not proxy.teardown_appcontext_funcs
+    for signal in (flask.request_started, flask.request_finished, flask.request_tearing_down):
+        assert not signal.receivers
+
+
+def test_no_function_of_the_app_is_async(proxy: Flask) -> None:
+    # It would never be awaited.
+    handlers = [handler for codes in proxy.error_handler_spec[None].values() for handler in codes.values()]
+    hooks = [hook for by_name in (proxy.before_request_funcs, proxy.after_request_funcs) for hook in by_name.values()]
+    functions = [*proxy.view_functions.values(), *handlers, *(function for hook in hooks for function in hook)]
     assert len(functions) > 20
     assert not any(map(iscoroutinefunction, functions))
 

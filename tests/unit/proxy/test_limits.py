@@ -5,6 +5,13 @@ import pytest
 from proxy.auth import Caller
 from proxy.errors import Overloaded, RateLimitExceeded
 from proxy.limits import RateLimits, Slots
+from tests.support.clock import Clock
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
 
 # Rates
 
@@ -33,6 +40,53 @@ def test_key_without_a_rate_is_not_limited() -> None:
     rates = RateLimits()
     for _ in range(1000):
         rates.count(Caller("a"))
+
+
+def test_rate_holds_in_every_minute_wherever_it_begins(clock: Clock) -> None:
+    rates, caller = RateLimits(now=clock), Caller("a", requests_per_minute=3)
+
+    def takes(at: float) -> bool:
+        clock.now = at
+        try:
+            rates.count(caller)
+        except RateLimitExceeded:
+            return False
+        return True
+
+    moments = [50.0, 59.0, 59.5, 60.0, 70.0, 109.9, 110.0, 118.9, 119.0, 119.4, 119.5, 119.6]
+    taken = [at for at in moments if takes(at)]
+    assert taken == [50.0, 59.0, 59.5, 110.0, 119.0, 119.5]
+
+
+def test_refused_requests_do_not_count_and_are_told_when_one_is_free(clock: Clock) -> None:
+    rates, caller = RateLimits(now=clock), Caller("a", requests_per_minute=1)
+    rates.count(caller)
+    for wait_s, left_s in ((0.5, 59.5), (39.5, 20.0), (19.9, 1.0)):
+        clock.move(wait_s)
+        with pytest.raises(RateLimitExceeded) as caught:
+            rates.count(caller)
+        assert caught.value.retry_after_s == pytest.approx(left_s)
+    clock.move(0.1)
+    rates.count(caller)
+
+
+def test_rate_is_counted_right_by_many_threads() -> None:
+    rates, caller = RateLimits(), Caller("a", requests_per_minute=100)
+    refused: list[int] = []
+
+    def count() -> None:
+        for _ in range(50):
+            try:
+                rates.count(caller)
+            except RateLimitExceeded:
+                refused.append(1)
+
+    threads = [threading.Thread(target=count) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(refused) == 300
 
 
 # Slots

@@ -99,8 +99,6 @@ def test_head_is_complete_with_its_last_byte_and_not_before(method: str) -> None
 def test_repeated_fields_stay_apart_and_in_their_order() -> None:
     parser = parsed(START + b"X-A: 1\r\nB: 2\r\nx-a: 3\r\nX-A:\r\n" + EMPTY)
     assert parser.fields == [("X-A", "1"), ("B", "2"), ("x-a", "3"), ("X-A", ""), ("Content-Length", "0")]
-    assert parser.values_of("x-a") == ["1", "3", ""]
-    assert parser.values_of("x-b") == []
 
 
 def test_fields_are_read_as_latin_1() -> None:

@@ -298,6 +298,6 @@ def test_connection_in_a_tunnel_can_be_shut_down_under_its_reader(
         connection = pool_by(forward.url(), "127.0.0.1", front.port, tls=tls).take()
         thread = threading.Thread(target=connection.shut_down)
         thread.start()
-        assert connection.sock.recv(1) == b""
+        assert connection.receive(1, LIMIT_S) == b""
         thread.join()
         connection.close()

@@ -1,19 +1,19 @@
-"""Reading the socket of a connection; under gevent for two thirds of the cost of its own recv().
+"""Reading and writing the socket of a connection, under gevent for less than its own methods take.
 
-That recv() asks the system first, which for a stream nearly always answers that nothing is there, and makes a timer for
-each wait. Here the wait comes first, and one timer is wound up again for all waits of the same length. TLS may hold
-bytes that no system knows of, so there the read comes first; its waits end by one deadline, however its records drip.
-Threads need none of it.
+Its recv() asks the system first, which for a stream nearly always answers that nothing is there, and makes a timer and
+a watcher of the socket for each wait. Here the wait comes first; the watcher stays, and so does the timer, which looks
+when it ends whether somebody has waited for too long. TLS may hold bytes that no system knows of, so there the read
+comes first; its waits end by one deadline, however its records drip. Threads need none of it.
 """
 
+import math
 import os
 import socket
 import ssl
 import time
 from typing import Any
 
-import gevent
-from gevent import monkey
+from gevent import get_hub, getcurrent, monkey
 
 _READ = 1  # of gevent's loop.io()
 _FULL_READS_MOST = 16  # without a wait, in which the others have their turn
@@ -41,13 +41,19 @@ class _Late(BaseException):
 class WaitingReader:
     """The reads of one socket under gevent, one at a time."""
 
+    __slots__ = (
+        *("_deadline", "_fd", "_full_reads", "_hub", "_timer", "_timer_ends", "_waiting", "_watcher", "_watches"),
+    )
+
     def __init__(self, sock: socket.socket) -> None:
         self._fd = sock.fileno()
-        self._hub = gevent.get_hub()
-        self._readable = self._hub.loop.io(self._fd, _READ)
-        self._timer: Any = None
-        self._timer_s = 0.0
+        self._hub = get_hub()
+        self._watcher = self._hub.loop.io(self._fd, _READ)
+        self._watches = False
         self._waiting: Any = None  # the greenlet, while it waits
+        self._deadline = 0.0  # of its wait, by time.monotonic()
+        self._timer: Any = None
+        self._timer_ends = math.inf  # not after the deadline of the wait
         self._full_reads = 0  # on end, and as long as they could be
 
     def receive(self, most: int, timeout_s: float) -> bytes:
@@ -65,34 +71,49 @@ class WaitingReader:
 
     def close(self) -> None:
         """As BlockingReader.close(): gevent's loop would else watch a descriptor that is another's by then."""
-        self._readable.close()
+        self._watcher.close()
         if self._timer is not None:
             self._timer.close()
 
     def _wait(self, timeout_s: float) -> None:
-        if timeout_s != self._timer_s:
-            self._make_timer(timeout_s)
-        self._waiting = waiting = gevent.getcurrent()
-        # What hub.wait() does, without an object for each wait.
-        self._readable.start(waiting.switch)
-        self._timer.again(self._late)
+        self._deadline = deadline = time.monotonic() + timeout_s
+        if deadline < self._timer_ends:
+            self._start_timer(timeout_s)
+        if not self._watches:
+            self._watches = True
+            self._watcher.start(self._wake)
+        self._waiting = getcurrent()
         try:
             self._hub.switch()
         except _Late:
             raise TimeoutError from None
         finally:
-            self._readable.stop()
-            self._timer.stop()
             self._waiting = None
 
-    def _make_timer(self, timeout_s: float) -> None:
+    def _wake(self) -> None:
+        if self._waiting is not None:
+            self._waiting.switch()
+        else:
+            # Busy with what it has read, or idle: the loop would ask again and again.
+            self._watches = False
+            self._watcher.stop()
+
+    def _start_timer(self, timeout_s: float) -> None:
         if self._timer is not None:
             self._timer.close()
-        # A timer that repeats is the kind that can be wound up again.
-        self._timer, self._timer_s = self._hub.loop.timer(timeout_s, timeout_s), timeout_s
+        self._timer_ends = time.monotonic() + timeout_s
+        self._timer = self._hub.loop.timer(timeout_s)
+        self._timer.start(self._look_at_deadline)
 
-    def _late(self) -> None:
-        if self._waiting is not None:
+    def _look_at_deadline(self) -> None:
+        """Most waits end long before; so the timer is not wound up for each, and looks what is left when it ends."""
+        self._timer_ends = math.inf
+        if self._waiting is None:
+            return
+        left_s = self._deadline - time.monotonic()
+        if left_s > 0:
+            self._start_timer(left_s)
+        else:
             self._waiting.throw(_Late)
 
 
@@ -115,6 +136,14 @@ class TlsReader(WaitingReader):
                 if left_s <= 0:
                     raise TimeoutError from None
                 self._wait(left_s)
+
+
+def send_all(sock: socket.socket, data: bytes) -> None:
+    """Send it all. Raises OSError, of which TimeoutError by the socket's own timeout."""
+    # gevent's sendall() asks for the size of the socket's buffer each time; nearly always one send() does.
+    sent = sock.send(data)
+    if sent < len(data):
+        sock.sendall(memoryview(data)[sent:])
 
 
 def socket_reader(sock: socket.socket) -> BlockingReader | WaitingReader:

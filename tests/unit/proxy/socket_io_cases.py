@@ -1,4 +1,4 @@
-"""The cases of test_socket_reader.py. They need gevent's patches, so they run in a process that it starts."""
+"""The cases of test_socket_io.py. They need gevent's patches, so they run in a process that it starts."""
 
 import random
 import socket
@@ -12,7 +12,7 @@ import gevent
 import pytest
 from gevent import monkey
 
-from proxy.socket_reader import BlockingReader, WaitingReader, socket_reader
+from proxy.socket_io import BlockingReader, WaitingReader, socket_reader
 from proxy.upstreams.connection import Connection
 from tests.support.certificates import self_signed
 
@@ -250,14 +250,30 @@ def test_another_greenlet_may_go_on_reading(pair: Pair) -> None:
 # What is left behind
 
 
-def test_loop_watches_nothing_between_reads(pair: Pair) -> None:
+def test_loop_lets_go_of_bytes_that_nobody_reads(pair: Pair) -> None:
+    reader, peer = pair
+    loop = gevent.get_hub().loop
+    for _ in range(3):
+        read_in_vain(reader)  # watched from here on
+        active = loop.activecnt
+        speak(peer)
+        gevent.sleep(0.01)
+        assert loop.activecnt == active - 1
+        assert reader.receive(10, LIMIT_S) == b"x"
+
+
+def test_closed_reader_leaves_nothing_in_the_loop() -> None:
     loop = gevent.get_hub().loop
     active = loop.activecnt
-    speak(pair[1])
-    assert pair[0].receive(10, LIMIT_S) == b"x"
+    sock, peer = socket.socketpair()
+    reader = WaitingReader(sock)
+    read_in_vain(reader)
+    speak(peer)
+    assert reader.receive(10, LIMIT_S) == b"x"
+    reader.close()
     assert loop.activecnt == active
-    read_in_vain(pair[0])
-    assert loop.activecnt == active
+    sock.close()
+    peer.close()
 
 
 def test_descriptor_of_a_closed_connection_is_free_for_the_next() -> None:
