@@ -130,6 +130,8 @@ class GeventJsonWorker(_OwnWorker, GeventWorker):  # type: ignore[misc]  # gunic
                 request = next(parser)
                 source.expect_body()
                 is_last = self._answer(server, request, client, addr)
+                if is_last and client.fileno() < 0:
+                    return  # closed by gunicorn, after an error behind the head
                 # What the app left of the body, until its time is over: to close before would destroy the answer.
                 if not parser.finish_body() or is_last:
                     return

@@ -6,6 +6,7 @@ when it ends whether somebody has waited for too long. TLS may hold bytes that n
 comes first; its waits end by one deadline, however its records drip. Threads need none of it.
 """
 
+import errno
 import math
 import os
 import socket
@@ -41,15 +42,12 @@ class _Late(BaseException):
 class WaitingReader:
     """The reads of one socket under gevent, one at a time."""
 
-    __slots__ = (
-        *("_deadline", "_fd", "_full_reads", "_hub", "_timer", "_timer_ends", "_waiting", "_watcher", "_watches"),
-    )
+    __slots__ = (*("_deadline", "_fd", "_full_reads", "_hub", "_timer", "_timer_ends", "_waiting", "_watcher"),)
 
     def __init__(self, sock: socket.socket) -> None:
         self._fd = sock.fileno()
         self._hub = get_hub()
-        self._watcher = self._hub.loop.io(self._fd, _READ)
-        self._watches = False
+        self._watcher: Any = self._hub.loop.io(self._fd, _READ)
         self._waiting: Any = None  # the greenlet, while it waits
         self._deadline = 0.0  # of its wait, by time.monotonic()
         self._timer: Any = None
@@ -58,29 +56,33 @@ class WaitingReader:
 
     def receive(self, most: int, timeout_s: float) -> bytes:
         """As BlockingReader.receive(); without a wait where the last read left something behind, a few times on end."""
-        if not 0 < self._full_reads < _FULL_READS_MOST:
-            self._wait(timeout_s)
-            self._full_reads = 0
-        try:
-            data = os.read(self._fd, most)
-        except BlockingIOError:  # nothing was left, or woken for nothing
-            self._full_reads = 0
-            return self.receive(most, timeout_s)
-        self._full_reads = self._full_reads + 1 if len(data) == most else 0
-        return data
+        deadline = time.monotonic() + timeout_s
+        while True:
+            if not 0 < self._full_reads < _FULL_READS_MOST:
+                self._wait(deadline)
+                self._full_reads = 0
+            try:
+                data = os.read(self._fd, most)
+            except BlockingIOError:  # nothing was left, or woken for nothing
+                self._full_reads = 0
+                continue
+            self._full_reads = self._full_reads + 1 if len(data) == most else 0
+            return data
 
     def close(self) -> None:
         """As BlockingReader.close(): gevent's loop would else watch a descriptor that is another's by then."""
+        self._fd = -1
         self._watcher.close()
         if self._timer is not None:
             self._timer.close()
 
-    def _wait(self, timeout_s: float) -> None:
-        self._deadline = deadline = time.monotonic() + timeout_s
+    def _wait(self, deadline: float) -> None:
+        if self._fd < 0:
+            raise OSError(errno.EBADF, "closed")
+        self._deadline = deadline
         if deadline < self._timer_ends:
-            self._start_timer(timeout_s)
-        if not self._watches:
-            self._watches = True
+            self._start_timer()
+        if not self._watcher.active:
             self._watcher.start(self._wake)
         self._waiting = getcurrent()
         try:
@@ -95,14 +97,13 @@ class WaitingReader:
             self._waiting.switch()
         else:
             # Busy with what it has read, or idle: the loop would ask again and again.
-            self._watches = False
             self._watcher.stop()
 
-    def _start_timer(self, timeout_s: float) -> None:
+    def _start_timer(self) -> None:
         if self._timer is not None:
             self._timer.close()
-        self._timer_ends = time.monotonic() + timeout_s
-        self._timer = self._hub.loop.timer(timeout_s)
+        self._timer_ends = self._deadline
+        self._timer = self._hub.loop.timer(max(0.0, self._deadline - time.monotonic()))
         self._timer.start(self._look_at_deadline)
 
     def _look_at_deadline(self) -> None:
@@ -110,9 +111,8 @@ class WaitingReader:
         self._timer_ends = math.inf
         if self._waiting is None:
             return
-        left_s = self._deadline - time.monotonic()
-        if left_s > 0:
-            self._start_timer(left_s)
+        if time.monotonic() < self._deadline:
+            self._start_timer()
         else:
             self._waiting.throw(_Late)
 
@@ -132,10 +132,7 @@ class TlsReader(WaitingReader):
             try:
                 return self._sock.recv(most)
             except ssl.SSLWantReadError:
-                left_s = deadline - time.monotonic()
-                if left_s <= 0:
-                    raise TimeoutError from None
-                self._wait(left_s)
+                self._wait(deadline)
 
 
 def send_all(sock: socket.socket, data: bytes) -> None:

@@ -4,6 +4,7 @@ import socket
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Literal
 
 from gunicorn.http.errors import ParseException
@@ -15,6 +16,7 @@ from proxy.caller_watch import CallerWatch
 from proxy.errors import BodyTimeout, BodyTooLarge, CallerGone, InvalidRequest, ModelNotAllowed, UpstreamUnavailable
 from proxy.headers import Fields, answer_fields, request_fields
 from proxy.lean_flask import LeanResponse as Response
+from proxy.observability.request_log import RequestLog
 from proxy.relay import PieceRelay, StreamRelay, read_or_relay, read_whole
 from proxy.request_state import RequestState, current
 from proxy.routing import ModelMap, is_allowed, resolve
@@ -128,10 +130,14 @@ def respond(
     body = read_or_relay(answer) if convert is None else convert(read_whole(answer))
     if not isinstance(body, PieceRelay):
         _check_json(body, content_type, streamed=accepted.body.stream)
-        log = accepted.state.log
-        log.received_at, log.usage = time.monotonic(), read_usage(body)
+        accepted.state.log.received_at = time.monotonic()
+        accepted.state.at_end.append(partial(_note_usage, accepted.state.log, body))  # nobody waits for it then
     content_type = content_type or "application/json"
     return Response(body, status=answer.status, headers=[("Content-Type", content_type), *fields])
+
+
+def _note_usage(log: RequestLog, body: bytes) -> None:
+    log.usage = read_usage(body)
 
 
 def _split_content_type(fields: Fields) -> tuple[str, Fields]:
@@ -155,6 +161,8 @@ def _read_bytes(state: RequestState, most: int) -> bytes:
         raise BodyTooLarge(f"The request body is longer than {most} bytes.")
     stream, sock = environ["wsgi.input"], environ.get("gunicorn.socket")
     before_s = None if sock is None else sock.gettimeout()
+    if before_s == WRITE_S:
+        sock = None  # of a gevent worker, which limits each wait by itself
     pieces: list[bytes] = []
     held_bytes = 0
     deadline = time.monotonic() + BODY_S

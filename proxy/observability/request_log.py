@@ -55,7 +55,7 @@ class RequestLog:
             "caller": self.caller,
             "method": self.method,
             "route": self.route,
-            "model": _name(self.model),
+            "model": _name(self.model[:NAME_MOST_CHARS]),
             "upstream": self.upstream,
             "status": self.status,
             "outcome": self.outcome,
@@ -117,10 +117,10 @@ def _second(now: int) -> str:
     return datetime.fromtimestamp(now).astimezone().isoformat(" ")
 
 
-# Most requests have the names of others.
+# Most requests have the names of others. Cut before, so that no caller decides how much is kept.
 @lru_cache(maxsize=1024)
 def _name(text: str) -> str:
-    return redact(text[:NAME_MOST_CHARS])
+    return redact(text)
 
 
 def _quoted(text: str) -> str:

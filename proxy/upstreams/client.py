@@ -28,6 +28,7 @@ WHOLE_ANSWER_MOST_BYTES = 64 * 1024 * 1024
 # What the SDK would else take from the environment. The key never leaves, since `_build_request` makes the fields.
 _SDK_OPTIONS: dict[str, Any] = {"api_key": "set-per-request", "organization": "", "project": "", "max_retries": 0}
 _NO_BODY = httpx2.ByteStream(b"")
+_PYDANTIC_SLOTS = ("__pydantic_fields_set__", "__pydantic_extra__", "__pydantic_private__")
 
 
 class UpstreamOptions(FinalRequestOptions):  # type: ignore[misc]  # final for type checkers, to whom ours is unknown
@@ -44,8 +45,10 @@ class UpstreamOptions(FinalRequestOptions):  # type: ignore[misc]  # final for t
 
     def of(self, content: bytes, fields: Fields, exchange: Exchange) -> Any:
         options: Any = self.__class__.__new__(self.__class__)
-        # Past pydantic, whose own copy takes as long as a body's parse.
+        # By hand: pydantic's own copy takes as long as a body's parse.
         options.__dict__.update(self.__dict__, content=content, fields=fields, exchange=exchange)
+        for slot in _PYDANTIC_SLOTS:
+            object.__setattr__(options, slot, getattr(self, slot))
         return options
 
     def model_copy(self, **_: Any) -> "UpstreamOptions":

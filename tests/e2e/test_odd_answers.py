@@ -29,7 +29,7 @@ def descriptors(proxy: ProxyProcess) -> int:
 
 
 def raw_answer(*fields: str, body: bytes = b'{"choices": []}') -> bytes:
-    lines = ["HTTP/1.1 200 OK", f"Content-Length: {len(body)}", *fields, "", ""]
+    lines = ["HTTP/1.1 200 OK", f"Content-Length: {len(body)}", "Connection: close", *fields, "", ""]
     return "\r\n".join(lines).encode() + body
 
 

@@ -116,7 +116,8 @@ def test_stream_ends_with_the_last_chunk_and_the_connection_is_used_again(
 
 
 def test_body_in_pieces_without_a_byte_is_an_empty_one(proxy: ProxyProcess, sandbox: SandboxClient) -> None:
-    sandbox.raw(b"HTTP/1.1 200 OK\r\nContent-Type: audio/mpeg\r\nContent-Length: 0\r\n\r\n")
+    # The sandbox closes behind it, so it has to say so: else the next request may meet the close on its way.
+    sandbox.raw(b"HTTP/1.1 200 OK\r\nContent-Type: audio/mpeg\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
     with RawCaller(proxy.port) as caller:
         for _ in range(2):
             caller.post("/v1/audio/speech", SPEECH)

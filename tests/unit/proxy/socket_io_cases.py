@@ -262,6 +262,25 @@ def test_loop_lets_go_of_bytes_that_nobody_reads(pair: Pair) -> None:
         assert reader.receive(10, LIMIT_S) == b"x"
 
 
+def test_wake_ups_in_vain_make_no_wait_longer(pair: Pair) -> None:
+    reading = gevent.spawn(pair[0].receive, 10, LATE_S)
+    for _ in range(50):
+        gevent.sleep(LATE_S / 3)
+        if reading.ready():
+            break
+        gevent.get_hub().loop.run_callback(reading.switch)
+    assert isinstance(reading.exception, TimeoutError)
+
+
+def test_read_of_a_closed_reader_is_an_error(pair: Pair) -> None:
+    reader, peer = pair
+    read_in_vain(reader)
+    reader.close()
+    speak(peer)
+    with pytest.raises(OSError, match="closed"):
+        reader.receive(10, LIMIT_S)
+
+
 def test_closed_reader_leaves_nothing_in_the_loop() -> None:
     loop = gevent.get_hub().loop
     active = loop.activecnt

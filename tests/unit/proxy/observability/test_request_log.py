@@ -1,5 +1,6 @@
 import json
 import re
+import sys
 from io import StringIO
 from typing import Any
 
@@ -96,6 +97,13 @@ def test_callers_text_passes_for_no_other_line_or_field(log: StringIO, model: st
 @pytest.mark.parametrize("length", [NAME_MOST_CHARS - 1, NAME_MOST_CHARS, NAME_MOST_CHARS + 1, 100_000])
 def test_callers_text_is_cut(log: StringIO, length: int) -> None:
     assert len(entry_of(log, model="x" * length)["model"]) == min(length, NAME_MOST_CHARS)
+
+
+def test_callers_text_is_not_kept_longer_than_its_line(log: StringIO) -> None:
+    model = "x" * 100_000
+    references = sys.getrefcount(model)
+    entry_of(log, model=model)
+    assert sys.getrefcount(model) == references
 
 
 @pytest.mark.parametrize(
