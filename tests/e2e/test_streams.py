@@ -130,7 +130,7 @@ def test_a_caller_that_goes_away_frees_the_upstream_within_a_second(
     caller.post(CHAT, body(stream=streamed))
     if streamed:
         caller.read_until(b"\n\n\r\n")
-    sandbox.wait_until(lambda state: state["open"] == 1)
+    sandbox.wait_until(lambda state: state["requests"] == state["open"] == 1)
     getattr(caller, leave)()
     assert sandbox.wait_until(lambda state: state["open"] == 0) < 1.0
     assert sandbox.last()["end"] == "caller_gone"
