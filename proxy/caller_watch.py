@@ -24,7 +24,7 @@ class CallerWatch:
         self._new: dict[socket.socket, Callable[[], None]] = {}
         self._selector = selectors.DefaultSelector()
         self._changed = threading.Condition(threading.Lock())  # guards the selector
-        self._sleeps = False  # until a socket comes
+        self._sleeps = False  # the thread, until a socket comes
         self._thread: threading.Thread | None = None
 
     def watch(self, sock: socket.socket, on_gone: Callable[[], None]) -> None:

@@ -63,7 +63,7 @@ class LeanFlask(Flask):
     @cached_property
     def _found(self) -> dict[tuple[str, str], _Found]:
         """By method and path, of the routes without variables; made when the first request comes."""
-        # The first one wins, as in werkzeug: the prefixes of the config may make the same path twice.
+        # From the last to the first, as the first one of a path is to win: so it is in werkzeug.
         rules = [rule for rule in self.url_map.iter_rules() if not rule.arguments][::-1]
         # Not for OPTIONS, which Flask answers by asking the adapter for the other methods.
         return {(name, rule.rule): _Found(rule) for rule in rules for name in (rule.methods or set()) - {"OPTIONS"}}

@@ -42,7 +42,7 @@ class _Late(BaseException):
 class WaitingReader:
     """The reads of one socket under gevent, one at a time."""
 
-    __slots__ = (*("_deadline", "_fd", "_full_reads", "_hub", "_timer", "_timer_ends", "_waiting", "_watcher"),)
+    __slots__ = ("_deadline", "_fd", "_full_reads", "_hub", "_timer", "_timer_ends", "_waiting", "_watcher")
 
     def __init__(self, sock: socket.socket) -> None:
         self._fd = sock.fileno()

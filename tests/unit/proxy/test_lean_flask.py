@@ -155,10 +155,11 @@ def proxy() -> Flask:
 
 def test_nothing_of_the_app_waits_for_what_is_left_out(proxy: Flask) -> None:
     assert list(proxy.after_request_funcs) == [None]
+    assert not proxy.url_value_preprocessors
     assert not proxy.teardown_request_funcs
     assert not proxy.teardown_appcontext_funcs
-    for signal in (flask.request_started, flask.request_finished, flask.request_tearing_down):
-        assert not signal.receivers
+    left_out = ("request_started", "request_finished", "request_tearing_down", "appcontext_tearing_down")
+    assert [name for name in left_out if getattr(flask, name).receivers] == []
 
 
 def test_no_function_of_the_app_is_async(proxy: Flask) -> None:
