@@ -23,20 +23,23 @@ def redis_server(tmp_path: Path) -> Iterator[RedisServer]:
 
 
 class Hosts:
-    """Proxies with two workers each; every one has a folder of its own."""
+    """Proxies with two workers each; every one has a folder of its own. `log` tells what they all wrote."""
 
     def __init__(self, stack: ExitStack, folder: Path) -> None:
         self._stack = stack
         self._folder = folder
-        self._count = 0
+        self._proxies: list[ProxyProcess] = []
 
     def start(self, settings: dict[str, Any]) -> ProxyProcess:
-        self._count += 1
-        folder = self._folder / f"host-{self._count}"
+        folder = self._folder / f"host-{len(self._proxies) + 1}"
         folder.mkdir()
         proxy = ProxyProcess.start(settings, folder)
         self._stack.callback(proxy.stop)
+        self._proxies.append(proxy)
         return proxy
+
+    def log(self) -> str:
+        return "\n".join(proxy.log() for proxy in self._proxies)
 
 
 @pytest.fixture
@@ -62,7 +65,7 @@ def test_two_hosts_and_a_late_third_make_one_fetch(
     with Load(both):
         assert set(ask_at_once(both[0], 20) + ask_at_once(both[1], 20)) == {200}
     assert set(ask_at_once(hosts.start(settings), 20)) == {200}
-    assert own_sandbox.state()["fetches"] == 1
+    assert own_sandbox.state()["fetches"] == 1, hosts.log()
 
 
 def test_hosts_share_each_renewal_and_notice_nothing_of_a_redis_that_stops_and_comes_back(

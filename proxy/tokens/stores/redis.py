@@ -1,7 +1,8 @@
 """The store of several hosts: a Redis or Valkey that they share, with the host's own store under it.
 
 Every save goes to the host's store first, so a host whose Redis is away goes on by itself: with the newest token, one
-fetch for all its workers, and no word to its requests. After a failed call Redis is left alone for a while.
+fetch for all its workers, and no word to its requests. After a failed call, or slow ones in a row, Redis is left alone
+for a while.
 
 No instant crosses hosts as one: what is written counts from the end of the key, and a reader learns by the key's `PTTL`
 how far away that end is. Both sides round to the safe side, so no host believes in a longer life than another.
@@ -33,6 +34,7 @@ from proxy.tokens.token import boot_clock
 
 TIMEOUT_S = 0.5
 SLOW_S = 0.25  # a fetch takes some seven calls, and requests may be waiting for it
+SLOW_CALLS = 2  # one after the other; a single one may be this host's own stall, and would cost a second fetch
 AWAY_S = 5.0
 LOCK_S = 15.0  # outlives every fetch; a host that died with the lock holds the others up for no longer
 KEEP_LEAST_S = 300.0
@@ -71,6 +73,7 @@ class RedisStore:
         self._save_script = client.register_script(_SAVE)
         self._away_until = float("-inf")
         self._is_away = False
+        self._slow_calls = 0
         self._complained = ""
 
     @property
@@ -147,9 +150,10 @@ class RedisStore:
         except Exception as error:  # whatever it is that answers there: no request fails for Redis
             self._leave_alone(type(error).__name__)
             return None
-        if self._clock() - before > SLOW_S:
+        self._slow_calls = self._slow_calls + 1 if self._clock() - before > SLOW_S else 0
+        if self._slow_calls >= SLOW_CALLS:
             self._leave_alone("slow")
-        elif self._is_away:
+        elif self._is_away and not self._slow_calls:
             logger.info("token store: Redis is back")
             self._is_away = False
         return answer

@@ -329,22 +329,28 @@ def test_whatever_a_client_of_redis_throws_is_redis_being_away(make_host, logs, 
     assert not host.store.is_shared
 
 
-def test_slow_redis_is_left_alone_for_a_while(make_host, monkeypatch) -> None:
+@pytest.mark.parametrize(
+    ("took_s", "asked"), [((0.3, 0.3), 2), ((0.3, 0.1, 0.3), 4), ((0.3, 0.1, 0.3, 0.3), 4)], ids=str
+)
+def test_redis_is_left_alone_after_two_slow_calls_in_a_row(
+    make_host, monkeypatch, took_s: tuple[float, ...], asked: int
+) -> None:
     host = make_host()
-    calls = []
+    calls = 0
 
     def dawdle() -> Record:
-        calls.append(host.clock.now)
-        host.clock.move(0.3)
+        nonlocal calls
+        host.clock.move(took_s[calls] if calls < len(took_s) else 0.0)
+        calls += 1
         return Record()
 
     monkeypatch.setattr(host.store, "_read", dawdle)
-    host.store.load()
-    host.store.load()
-    assert len(calls) == 1
+    for _ in range(4):
+        host.store.load()
+    assert calls == asked
     host.clock.move(AWAY_S)
     host.store.load()
-    assert len(calls) == 2
+    assert calls == asked + 1
 
 
 @pytest.mark.parametrize("ca_bundle", [None, "ca.pem"])
