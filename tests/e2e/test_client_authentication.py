@@ -159,7 +159,7 @@ def test_refused_client_is_503_with_one_error_line_that_names_the_reason_to_the_
     for answer in (gateway.chat(source), gateway.chat(source)):
         assert answer.status_code == 503
         shown = str(answer.headers) + answer.text
-        assert not [word for word in ("invalid_client", "401", "endpoint", "127.0.0.1", "oidc") if word in shown]
+        assert not [word for word in ("invalid_client", "status 401", "endpoint", "127.0.0.1", "oidc") if word in shown]
     (line,) = gateway.errors(source)
     assert line.endswith("token endpoint: status 401, invalid_client")
     assert gateway.tokens() == tokens
