@@ -20,9 +20,14 @@ if _server.worker_class == "gevent":
 
     monkey.patch_all()
 
+import os  # noqa: E402
+import socket  # noqa: E402
+
 from loguru import logger  # noqa: E402
 
+from proxy import gunicorn_master  # noqa: E402
 from proxy.caller_source import IDLE_S  # noqa: E402
+from proxy.descriptors import connections_most, raise_limit, warn_if_fewer  # noqa: E402
 from proxy.gunicorn_workers import ENDING_S, check_head  # noqa: E402
 from proxy.observability.logging import set_up  # noqa: E402
 from proxy.observability.metrics_folder import MetricsFolder  # noqa: E402
@@ -30,6 +35,7 @@ from proxy.token_sources import is_single_active  # noqa: E402
 from proxy.tokens.stores.file import StoreError, open_folder  # noqa: E402
 from sandbox.process import SandboxError, SandboxProcess  # noqa: E402
 
+gunicorn_master.install()
 set_up(level=_settings.logging.level, line_format=_settings.logging.format)
 
 for _fault in _faults:
@@ -42,8 +48,12 @@ worker_class = {
     "gthread": "proxy.gunicorn_workers.ThreadJsonWorker",
 }[_server.worker_class]
 threads = _server.threads if _server.worker_class == "gthread" else 1
+_requests = min(_server.max_concurrent_requests, threads if _server.worker_class == "gthread" else sys.maxsize)
 # At its own limit gunicorn stops accepting without a word; ours comes first and answers 503.
-worker_connections = _server.max_concurrent_requests + 1000
+_connections = _server.max_concurrent_requests + 1000
+raise_limit(_requests, _connections)
+worker_connections = connections_most(_connections)
+warn_if_fewer(_requests)
 
 timeout = 120  # a worker whose hub stands still that long is replaced; requests may take longer
 graceful_timeout = round(_server.drain_s) + ENDING_S
@@ -51,6 +61,8 @@ keepalive = round(IDLE_S)  # with gthread also the limit for a request's head
 
 header_map = "refuse"  # X_Forwarded_For and X-Forwarded-For must not become one
 forwarded_allow_ips = "127.0.0.1,::1"
+forwarder_headers = ""  # by default SCRIPT_NAME from loopback would move every path
+limit_request_field_size = 12 * 1024  # so that a key of 8 KB is 401 like any other
 http_parser = "python"
 http_protocols = "h1"  # h2 would serve the streams of one connection one after another
 control_socket_disable = True
@@ -61,6 +73,7 @@ proc_name = "llm-proxy"
 
 def on_starting(server):
     """In the master, before the workers: what must be there, and the sandbox where the config asks for one."""
+    _check_free(server)
     if any(is_single_active(source) for source in _settings.token_sources.values()):
         try:
             open_folder()
@@ -75,6 +88,19 @@ def on_starting(server):
         sys.exit(f"sandbox: {error}")
     where = server.sandbox.url
     server.log.warning("SANDBOX: a toy issuer and a toy upstream run at %s; see `sandbox` in config.yaml", where)
+
+
+def _check_free(server):
+    """gunicorn would ask for a port that is taken for more than five seconds, with two lines each time."""
+    if server.master_pid or "LISTEN_FDS" in os.environ:
+        return  # the listener is handed on, by the master before or by systemd
+    for address in server.cfg.address:
+        if isinstance(address, tuple):
+            family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
+            try:
+                socket.create_server(address, family=family).close()
+            except OSError as error:
+                sys.exit(f"bind: {address[0]}:{address[1]}: {os.strerror(error.errno or 0)}")
 
 
 def when_ready(server):
@@ -100,6 +126,7 @@ def post_worker_init(worker):
     gc.collect()
     gc.freeze()
     gc.set_threshold(GC_THRESHOLD)
+    worker.wsgi.extensions["llm_proxy"].is_ending = lambda: not worker.alive
 
 
 def pre_request(worker, req):
@@ -119,5 +146,15 @@ def on_exit(server):
     sandbox = getattr(server, "sandbox", None)
     if sandbox is not None:
         sandbox.stop()
+    _give_up_what_cannot_be_written()
     # Python's last search for cycles, on its way out, was seen to hang among gevent's objects.
     gc.freeze()
+
+
+def _give_up_what_cannot_be_written():
+    """Where the log is full or its reader gone, Python would try once more on its way out, and end with 120."""
+    for stream in filter(None, (sys.stdout, sys.stderr)):
+        try:
+            stream.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

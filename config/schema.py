@@ -8,12 +8,21 @@ import os
 import re
 from collections.abc import Mapping
 from datetime import datetime
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Annotated, Literal, TypeAlias
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, field_validator
 
-from config.addresses import check_bind, check_loopback_bind, check_origin, check_redis_url, is_loopback, split_bind
+from config.addresses import (
+    check_base_url,
+    check_bind,
+    check_loopback_bind,
+    check_origin,
+    check_redis_url,
+    is_loopback,
+    split_bind,
+)
 from config.certificates import CaBundle
 from config.errors import Fault
 from config.secret_ref import SecretRef
@@ -56,7 +65,20 @@ def _check_redis_url(url: SecretRef) -> SecretRef:
     return url
 
 
+def _check_tracing_installed(endpoint: str) -> str:
+    """An extra, so that who does not want it need not install it; a worker could only fail without it."""
+    try:
+        version("opentelemetry-exporter-otlp-proto-http")
+    except PackageNotFoundError:
+        raise Fault("needs the packages of requirements-otel.txt installed") from None
+    return endpoint
+
+
 RedisUrl: TypeAlias = Annotated[RequiredSecret, AfterValidator(_check_redis_url)]
+
+
+# RAGFlow up to 0.26 builds /v1/v1 from a base URL with a trailing slash.
+VERSION_PATHS = ("", "/v1", "/v1/v1")
 
 
 class Server(Section):
@@ -78,8 +100,9 @@ class Server(Section):
     @field_validator("url_prefixes")
     @classmethod
     def _prefixes_differ(cls, prefixes: tuple[str, ...]) -> tuple[str, ...]:
-        if len(set(prefixes)) < len(prefixes):
-            raise Fault("must not name a prefix twice")
+        paths = [prefix + path for prefix in prefixes for path in VERSION_PATHS]
+        if len(set(paths)) < len(paths):
+            raise Fault("must not name a prefix twice, nor with /v1")
         return prefixes
 
     @property
@@ -140,6 +163,12 @@ class Logging(Section):
         return bodies
 
 
+class Tracing(Section):
+    """OpenTelemetry spans of the API's requests. What is not here is the SDK's to read from its OTEL_* variables."""
+
+    otlp_endpoint: Annotated[str, AfterValidator(check_base_url), AfterValidator(_check_tracing_installed)]
+
+
 class Sandbox(Section):
     """The embedded issuer and upstream, to try the proxy without any account."""
 
@@ -165,4 +194,5 @@ class Settings(Section):
     token_sources: Mapping[Label, TokenSource] = {}
     upstreams: Annotated[tuple[Upstream, ...], NOT_EMPTY]
     logging: Logging = Logging()
+    tracing: Tracing | None = None
     sandbox: Sandbox | None = None

@@ -63,20 +63,23 @@ class ClientKeys:
         return found
 
 
+_BLANKS = " \t"  # RFC 9110 §5.6.3; strip() alone would take the blanks of Unicode too, which are bytes of a key
+
+
 def _presented_key(authorization: str | None, api_key: str | None) -> str | None:
     """The one key that was sent, or None. gunicorn joins repeated fields with a comma, and no key has one."""
     for value in (authorization, api_key):
         if value is not None and "," in value:
             raise InvalidRequest("Send one API key, in one header.")
     bearer = _bearer(authorization)
-    if authorization is not None and api_key is not None and bearer != api_key.strip():
+    if authorization is not None and api_key is not None and bearer != api_key.strip(_BLANKS):
         raise InvalidRequest("The Authorization and api-key headers disagree.")
-    return bearer if api_key is None else api_key.strip()
+    return bearer if api_key is None else api_key.strip(_BLANKS)
 
 
 def _bearer(authorization: str | None) -> str | None:
     """The credential of `Bearer CREDENTIAL` (RFC 6750 §2.1; the scheme's case does not matter)."""
     if authorization is None:
         return None
-    scheme, _, credential = authorization.strip().partition(" ")
-    return credential.strip() or None if scheme.lower() == "bearer" else None
+    scheme, _, credential = authorization.strip(_BLANKS).partition(" ")
+    return credential.strip(_BLANKS) or None if scheme.lower() == "bearer" else None

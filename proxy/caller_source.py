@@ -7,6 +7,7 @@ with threads gunicorn waits for each read anew.
 import socket
 import time
 from contextlib import suppress
+from contextvars import ContextVar
 
 from proxy.socket_io import socket_reader
 
@@ -14,6 +15,11 @@ IDLE_S = 75.0
 HEAD_S = 10.0
 BODY_S = 30.0
 WRITE_S = 60.0  # a caller that never reads is cut
+DISCARDED_MOST_BYTES = 32 * 1024 * 1024
+_DISCARDED_BYTES = 64 * 1024  # at a time
+
+# Said by the worker, for each connection that it reads from a CallerSource and whose writes it limits.
+waits_are_limited: ContextVar[bool] = ContextVar("llm_proxy.waits_are_limited", default=False)
 
 
 class CallerSource:
@@ -45,6 +51,12 @@ class CallerSource:
             self._deadline = time.monotonic() + HEAD_S
         self._has_ended = not data
         return data
+
+    def discard(self) -> None:
+        """Read what comes and keep nothing, until the caller ends it, or it is too much or too late. Raises OSError."""
+        left = DISCARDED_MOST_BYTES
+        while left > 0 and (data := self.recv(_DISCARDED_BYTES)):
+            left -= len(data)
 
     def end_if_idle(self) -> None:
         """Let a wait for the next request find the end, but for a request that is here already."""

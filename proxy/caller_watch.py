@@ -3,8 +3,8 @@
 One thread (a greenlet under gevent) per worker watches the sockets of all requests that run for longer than a moment;
 most are over before it would be worth the while. A socket that turns readable is looked at without taking anything:
 nothing there means that the caller has closed it. A caller that only closed its sending half looks the same and is
-taken for gone, as nginx does. Bytes of a next, pipelined request end the watching of that socket, since it stays
-readable from then on.
+taken for gone, as nginx does. With bytes of a next, pipelined request before that end the socket stays readable, and
+the system is asked for the connection's state from then on.
 """
 
 import selectors
@@ -14,6 +14,7 @@ from collections.abc import Callable
 from contextlib import suppress
 
 LOOK_EVERY_S = 0.2
+_TCP_ESTABLISHED = 1  # the first byte of Linux's struct tcp_info
 
 
 class CallerWatch:
@@ -23,6 +24,7 @@ class CallerWatch:
         # Not in the selector yet. Most requests come and go here, so they take no lock: the dict's own steps are whole.
         self._new: dict[socket.socket, Callable[[], None]] = {}
         self._selector = selectors.DefaultSelector()
+        self._behind: dict[socket.socket, Callable[[], None]] = {}  # those with bytes of a next request
         self._changed = threading.Condition(threading.Lock())  # guards the selector
         self._sleeps = False  # the thread, until a socket comes
         self._thread: threading.Thread | None = None
@@ -50,10 +52,12 @@ class CallerWatch:
             # A bounded wait: gevent's selector starts to watch a socket at its next select() only.
             for key, _ in self._selector.select(LOOK_EVERY_S):
                 self._look(key)
+            for sock in list(self._behind):
+                self._look_behind(sock)
             with self._changed:
                 # First said, then looked: who comes in between wakes us.
                 self._sleeps = True
-                while not self._new and not self._selector.get_map():
+                while not (self._new or self._behind or self._selector.get_map()):
                     self._changed.wait()
                 self._sleeps = False
                 self._take_new()
@@ -68,10 +72,22 @@ class CallerWatch:
             if self._selector.get_map().get(key.fd) is not key:
                 return  # unwatched meanwhile; the descriptor may be another's by now
             sock, on_gone = key.data
-            gone = _is_closed(sock)
             self._drop(sock)
+            gone = _is_closed(sock)
+            if gone:
+                _shut_down(sock)
+            else:
+                self._behind[sock] = on_gone
         if gone:
             on_gone()
+
+    def _look_behind(self, sock: socket.socket) -> None:
+        with self._changed:
+            if sock not in self._behind or not _has_ended(sock):
+                return
+            on_gone = self._behind.pop(sock)
+            _shut_down(sock)
+        on_gone()
 
     def _add(self, sock: socket.socket, on_gone: Callable[[], None]) -> None:
         self._drop(sock)  # whatever had this descriptor before is gone
@@ -79,6 +95,7 @@ class CallerWatch:
             self._selector.register(sock, selectors.EVENT_READ, (sock, on_gone))
 
     def _drop(self, sock: socket.socket) -> None:
+        self._behind.pop(sock, None)
         with suppress(KeyError, ValueError):  # dropped before
             self._selector.unregister(sock)
 
@@ -90,3 +107,17 @@ def _is_closed(sock: socket.socket) -> bool:
         return False
     except OSError:
         return True
+
+
+def _has_ended(sock: socket.socket) -> bool:
+    """Whether the peer has closed it, whatever is left to be read."""
+    try:
+        return sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] != _TCP_ESTABLISHED
+    except OSError:  # no TCP
+        return False
+
+
+def _shut_down(sock: socket.socket) -> None:
+    """Wake who writes to it: the caller may have closed one half only, and read nothing."""
+    with suppress(OSError):
+        socket.socket.shutdown(sock, socket.SHUT_RDWR)

@@ -1,16 +1,17 @@
 """Errors as the JSON that OpenAI's clients read: ours, the upstream's, werkzeug's, and those that nobody expected."""
 
 import socket
+from collections.abc import Iterable
 from contextlib import suppress
+from wsgiref.types import StartResponse, WSGIEnvironment
 
 from flask import Response, jsonify
 from loguru import logger
 from werkzeug.exceptions import HTTPException
 from werkzeug.exceptions import MethodNotAllowed as WerkzeugMethodNotAllowed
 
+from proxy.caller_source import waits_are_limited
 from proxy.errors import (
-    BodyTimeout,
-    BodyTooLarge,
     CallerGone,
     InternalError,
     InvalidClientKey,
@@ -23,7 +24,19 @@ from proxy.errors import (
     as_openai_error,
 )
 from proxy.headers import answer_fields
+from proxy.lean_flask import LeanResponse
 from proxy.request_state import current
+
+
+class LastResponse(LeanResponse):
+    """The last of its connection, and its `Connection` field says so."""
+
+    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        # gunicorn drops a `Connection` field that an app sets; start_response is a method of its response.
+        force_close = getattr(getattr(start_response, "__self__", None), "force_close", None)
+        if force_close is not None:
+            force_close()
+        return super().__call__(environ, start_response)
 
 
 def answer_error(error: ProxyError) -> Response:
@@ -34,9 +47,10 @@ def answer_error(error: ProxyError) -> Response:
         return _answer_of_upstream(error)
     if isinstance(error, CallerGone):
         log.outcome = "caller_gone"
-    if isinstance(error, BodyTooLarge | BodyTimeout):
-        _read_no_further()
     response = jsonify(as_openai_error(error))
+    if error.ends_connection:
+        _read_no_further()
+        LastResponse.force_type(response)  # in place
     response.status_code = error.status
     if error.retry_after_s is not None:
         response.headers["Retry-After"] = str(max(1, round(error.retry_after_s + 0.5)))
@@ -78,8 +92,12 @@ def answer_unexpected(error: Exception) -> Response:
 
 
 def _read_no_further() -> None:
-    """Close the reading half: gunicorn would else read the rest of a refused body, however long it is."""
-    sock = current().environ.get("gunicorn.socket")
-    if sock is not None:
+    """gunicorn would else read the rest of a refused body, however long it is."""
+    environ = current().environ
+    sock = environ.get("gunicorn.socket")
+    if waits_are_limited.get():
+        # The worker discards it. A closed half may leave a caller with no room to send and no word that we are gone.
+        environ["wsgi.input"].failed = True
+    elif sock is not None:
         with suppress(OSError):  # the caller closed it before
             sock.shutdown(socket.SHUT_RD)

@@ -4,6 +4,7 @@
     ├── RequestError                what the caller sent is at fault
     │   ├── InvalidJson                 400
     │   ├── InvalidRequest              400
+    │   ├── InvalidChunks               400
     │   ├── InvalidClientKey            401
     │   ├── ModelNotAllowed             403
     │   ├── ModelNotFound               404
@@ -38,6 +39,8 @@ class ProxyError(Exception):
     type = "server_error"
     code = "internal_error"
     message = ""
+    # Where a body was not read to its end, nobody knows where the next request begins, or it is far.
+    ends_connection = False
 
     def __init__(
         self, message: str = "", *, param: str | None = None, retry_after_s: float | None = None, cause: str = ""
@@ -62,6 +65,11 @@ class InvalidJson(RequestError):
 
 class InvalidRequest(RequestError):
     pass
+
+
+class InvalidChunks(RequestError):
+    message = "The chunks of the request body cannot be read."
+    ends_connection = True
 
 
 class InvalidClientKey(RequestError):
@@ -99,11 +107,13 @@ class BodyTimeout(RequestError):
     status = 408
     code = "body_timeout"
     message = "The request body did not arrive in time."
+    ends_connection = True
 
 
 class BodyTooLarge(RequestError):
     status = 413
     code = "body_too_large"
+    ends_connection = True
 
 
 class RateLimitExceeded(RequestError):

@@ -5,12 +5,18 @@ gunicorn writes them one after the other, which costs every answer a system call
 
 import time
 from functools import lru_cache
+from typing import Any
 
 from gunicorn.http import wsgi
+from gunicorn.http.body import ChunkedReader, LengthReader
 from gunicorn.util import http_date
 
+from proxy.caller_source import waits_are_limited
+from proxy.gunicorn_body import ask_when_read
 from proxy.socket_io import send_all
 
+# Of a body that the app did not read: with more, or with nobody knows how much, the connection ends with the answer.
+LEFT_MOST_BYTES = 64 * 1024
 _JOINED_MOST_BYTES = 64 * 1024  # a longer body goes by itself: a second call costs less than a copy
 
 _date_of = lru_cache(maxsize=1)(http_date)  # of a second
@@ -19,6 +25,22 @@ _date_of = lru_cache(maxsize=1)(http_date)  # of a second
 class JoinedResponse(wsgi.Response):  # type: ignore[misc]  # gunicorn has no types
     headers_sent: bool
     _head = b""  # not written yet
+
+    def __init__(self, req: Any, sock: Any, cfg: Any) -> None:
+        super().__init__(req, sock, cfg)
+        if req._expected_100_continue:
+            req._expected_100_continue = False  # gunicorn would send it now
+            ask_when_read(req.body, sock)
+
+    def should_close(self) -> bool:
+        return super().should_close() or self.req.body.failed or (waits_are_limited.get() and self._leaves_much())
+
+    def _leaves_much(self) -> bool:
+        """Whether the app answers before it has read the body, and that body is long or may be."""
+        reader = self.req.body.reader
+        if isinstance(reader, ChunkedReader):
+            return reader.parser is not None
+        return isinstance(reader, LengthReader) and reader.length > LEFT_MOST_BYTES
 
     def default_headers(self) -> list[str]:
         connection = "close" if self.should_close() else "keep-alive"

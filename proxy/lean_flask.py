@@ -68,6 +68,11 @@ class LeanFlask(Flask):
         # Not for OPTIONS, which Flask answers by asking the adapter for the other methods.
         return {(name, rule.rule): _Found(rule) for rule in rules for name in (rule.methods or set()) - {"OPTIONS"}}
 
+    def make_default_options_response(self) -> Response:
+        response = super().make_default_options_response()
+        response.content_length = 0  # it would leave in chunks else
+        return response
+
     def preprocess_request(self) -> Any:
         """What precedes each request, then what precedes those of its blueprint; none of ours has another above it."""
         for name in (None, *request.blueprints):

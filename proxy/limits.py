@@ -1,9 +1,13 @@
-"""Rate and concurrency: how much of the proxy one client key, or all callers together, may use. Counted per worker."""
+"""Rate and concurrency: how much of the proxy one client key, or all callers together, may use.
+
+Counted per worker; rates over all workers and hosts where they share a Redis, for as long as that answers.
+"""
 
 import threading
 import time
 from collections import defaultdict, deque
 from collections.abc import Callable
+from typing import Protocol
 
 from proxy.auth import Caller
 from proxy.errors import Overloaded, RateLimitExceeded
@@ -12,11 +16,19 @@ RETRY_FULL_S = 1.0
 WINDOW_S = 60.0
 
 
+class SharedCount(Protocol):
+    """What RateLimits asks of a count that others share."""
+
+    def take(self, label: str, most: int) -> float | None:
+        """0.0 where the request was counted, else the seconds until one is free; None where nobody knows."""
+
+
 class RateLimits:
     """Requests per minute of each client key: in no 60 s, wherever they begin, more than the key may send."""
 
-    def __init__(self, *, now: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, shared: SharedCount | None = None, *, now: Callable[[], float] = time.monotonic) -> None:
         """`now`: a clock that nobody sets, or a step back would shut the keys out."""
+        self._shared = shared
         self._now = now
         self._lock = threading.Lock()
         self._times_by_label: defaultdict[str, deque[float]] = defaultdict(deque)  # of the last minute
@@ -26,15 +38,17 @@ class RateLimits:
         most = caller.requests_per_minute
         if most is None:
             return
+        told_s = None if self._shared is None else self._shared.take(caller.label, most)
         now = self._now()
         with self._lock:
             times = self._times_by_label[caller.label]
             while times and times[0] <= now - WINDOW_S:
                 times.popleft()
-            if len(times) < most:
-                times.append(now)
+            if told_s == 0.0 or (told_s is None and len(times) < most):
+                times.append(now)  # what was shared too: the worker goes on with it while nobody tells
                 return
-            left_s = times[0] + WINDOW_S - now
+            # Not always the first: a reload may have lowered the rate.
+            left_s = times[len(times) - most] + WINDOW_S - now if told_s is None else told_s
         raise RateLimitExceeded("The rate limit of this API key is used up.", retry_after_s=max(left_s, 1.0))
 
 

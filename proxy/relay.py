@@ -6,7 +6,8 @@ end, after an error, and when the caller goes away.
 
 import errno
 import time
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Iterator, Sequence
 from typing import Literal, Protocol
 
 from proxy import sse
@@ -19,6 +20,8 @@ End = Literal["done", "cut", "caller_gone", "timeout"]
 BROKE_OFF = sse.error_frame("The upstream stream broke off.", type_="server_error", code="upstream_error")
 HELD_MOST_BYTES = 8 * 1024 * 1024
 WHOLE_MOST_BYTES = 64 * 1024 * 1024
+FIRST_BYTES = 2 * 1024 * 1024  # of most answers all, so that they are put together once
+PIECE_BYTES = 64 * 1024
 LINGER_S = 0.2
 
 
@@ -108,23 +111,22 @@ class StreamRelay:
 
 
 class PieceRelay:
-    """A body too large to be held, or not of text: passed on as it comes."""
+    """A body too large to be held, or not of text: passed on as it comes, `start` first, which was read before."""
 
-    def __init__(self, body: Body, start: bytes = b"") -> None:
+    def __init__(self, body: Body, start: Sequence[bytes] = ()) -> None:
         self.end: End = "caller_gone"
         self.bytes_sent = 0
         self.first_byte_at: float | None = None  # time.monotonic()
         self._body = body
-        self._start = start
+        self.start = deque(start)
 
     def __iter__(self) -> Iterator[bytes]:
         try:
-            data: bytes | None = self._start or self._body.read()
-            self.first_byte_at = time.monotonic()
-            while data:
+            for data in self._pieces():
+                if self.first_byte_at is None:
+                    self.first_byte_at = time.monotonic()
                 self.bytes_sent += len(data)
                 yield data
-                data = self._body.read()
             self.end = "done"
         except CallerGone:
             return
@@ -140,7 +142,17 @@ class PieceRelay:
             raise
 
     def close(self) -> None:
+        self.start.clear()
         self._body.close()
+
+    def _pieces(self) -> Iterator[bytes]:
+        while self.start:
+            piece = self.start.popleft()
+            # In small ones: gunicorn copies what it sends in chunks, and the caller may never read it.
+            for at in range(0, len(piece), PIECE_BYTES):
+                yield piece[at : at + PIECE_BYTES]
+        while data := self._body.read():
+            yield data
 
 
 def read_or_relay(body: Body) -> bytes | PieceRelay:
@@ -148,11 +160,11 @@ def read_or_relay(body: Body) -> bytes | PieceRelay:
     pieces: list[bytes] = []
     held_bytes = 0
     try:
-        while data := body.read(at_least=HELD_MOST_BYTES + 1 - held_bytes):
+        while data := body.read(at_least=PIECE_BYTES if pieces else FIRST_BYTES):
             pieces.append(data)
             held_bytes += len(data)
             if held_bytes > HELD_MOST_BYTES:
-                return PieceRelay(body, b"".join(pieces))
+                return PieceRelay(body, pieces)
     except BaseException:
         body.close()
         raise

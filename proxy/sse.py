@@ -12,6 +12,7 @@ import re
 DONE = b"data: [DONE]\n\n"
 KEEPALIVE = b": keep-alive\n\n"
 FRAME_MOST_BYTES = 1024 * 1024
+TAIL_BYTES = 4 * 1024
 MEDIA_TYPE = "text/event-stream"
 
 _LATER_DONE = b"\n\n" + DONE
@@ -50,7 +51,7 @@ class FrameReader:
         self._searched = 0  # bytes of it in which no frame's end was found
         self._lines: _LineReader | None = None  # from the first CR on
         self._at_start = True
-        self._recent = (b"", b"")  # the last two blocks with events that went out
+        self._recent = (b"", b"")  # the ends of the last two blocks with events that went out
 
     def feed(self, data: bytes) -> bytes:
         """The frames that are whole now, or b"". Raises FrameTooLong."""
@@ -125,7 +126,7 @@ class FrameReader:
         if DONE in block:
             block = self._up_to_done(block)
         if not block.startswith(b":") or not _COMMENTS.fullmatch(block):
-            self._recent = (self._recent[1], block)
+            self._recent = (self._recent[1], block) if len(block) <= TAIL_BYTES else (b"", _last_frames(block))
         return block
 
     def _up_to_done(self, block: bytes) -> bytes:
@@ -135,7 +136,7 @@ class FrameReader:
         return block[: at + len(DONE)] if self.done else block
 
     def tail(self) -> bytes:
-        """The last frames that went out: those of the last two reads that brought events."""
+        """The last frames that went out: of two reads that brought events, or the last 4 KiB or more of a long one."""
         return b"".join(self._recent)
 
     def _last_frame(self) -> bytes:
@@ -211,6 +212,12 @@ def _is_whole(frame: bytes) -> bool:
     except (ValueError, RecursionError):
         return False
     return True
+
+
+def _last_frames(block: bytes) -> bytes:
+    """The whole frames that reach into the last 4 KiB."""
+    before = block.rfind(b"\n\n", 0, len(block) - TAIL_BYTES)
+    return block if before < 0 else block[before + 2 :]
 
 
 def _check_length(length: int) -> None:

@@ -25,6 +25,10 @@ def build_control(journal: Journal, switches: Switches, mint: TokenMint) -> Blue
         journal.clear()
         return "", 204
 
+    @control.post("/log/take")
+    def take_ended() -> list[dict[str, Any]]:
+        return journal.take_ended()
+
     @control.get("/state")
     def get_state() -> dict[str, Any]:
         return journal.state()

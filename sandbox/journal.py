@@ -103,6 +103,14 @@ class Journal:
         """Get the log, oldest first."""
         return [entry.as_json(bodies=bodies) for entry in self._entries]
 
+    def take_ended(self) -> list[dict[str, Any]]:
+        """Get the entries that have ended, and forget them; the counts stay."""
+        ended = [entry.as_json(bodies=False) for entry in self._entries if entry.end is not None]
+        self._entries = deque((entry for entry in self._entries if entry.end is None), maxlen=MAX_ENTRIES)
+        self._with_body = deque(entry for entry in self._with_body if entry.end is None)
+        self._kept_body_bytes = sum(entry.body_bytes for entry in self._with_body)
+        return ended
+
     def state(self) -> dict[str, Any]:
         """Get the counts: token fetches and upstream requests that came, what is open, tokens by finding."""
         states: tuple[TokenState, ...] = ("valid", "expired", "revoked", "bad", "missing")

@@ -12,6 +12,6 @@ def chat_blueprint(forwarder: Forwarder) -> Blueprint:
 
     @blueprint.post(PATH)
     def create_chat_completion() -> Response:
-        return forwarder.forward(PATH)
+        return forwarder.forward(PATH, kind="completion")
 
     return blueprint

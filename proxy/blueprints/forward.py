@@ -11,9 +11,10 @@ from gunicorn.http.errors import ParseException
 
 from proxy import sse
 from proxy.body import JsonBody, changed_members, read_body, rewrite
-from proxy.caller_source import BODY_S, WRITE_S
+from proxy.caller_source import BODY_S, WRITE_S, waits_are_limited
 from proxy.caller_watch import CallerWatch
-from proxy.errors import BodyTimeout, BodyTooLarge, CallerGone, InvalidRequest, ModelNotAllowed, UpstreamUnavailable
+from proxy.errors import BodyTimeout, BodyTooLarge, CallerGone, InvalidChunks, ModelNotAllowed, UpstreamUnavailable
+from proxy.gunicorn_body import TooMuchAnnounced, limit_chunks
 from proxy.headers import Fields, answer_fields, request_fields
 from proxy.lean_flask import LeanResponse as Response
 from proxy.observability.request_log import RequestLog
@@ -34,7 +35,7 @@ STREAM_FIELDS = [
     ("X-Accel-Buffering", "no"),  # nginx would else hold frames back
 ]
 
-Kind = Literal["json", "binary"]
+Kind = Literal["completion", "json", "binary"]  # a completion may be asked for as a stream
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,10 +89,10 @@ class Forwarder:
         """The current request, ready to be sent. Raises RequestErrors; from here on a caller that leaves is seen."""
         state = current()
         body = read_body(_read_bytes(state, self._max_body_bytes))
-        state.log.model = body.model
         if state.caller is not None and not is_allowed(state.caller.models, body.model):
             raise ModelNotAllowed("This API key may not use this model.", param="model")
         name, model = resolve(self._maps, body.model)
+        state.log.model = body.model  # not before: what nobody serves may be any text, a key or a prompt
         state.log.upstream = name
         exchange = Exchange()
         self.watch_caller(exchange)
@@ -120,16 +121,28 @@ def respond(
     `convert` changes a whole JSON body. Raises UpstreamUnavailable for an answer that is neither.
     """
     content_type, fields = _split_content_type(answer_fields(answer.fields))
-    if content_type.partition(";")[0].strip().lower() == sse.MEDIA_TYPE:
+    media_type = content_type.partition(";")[0].strip().lower()
+    if media_type == sse.MEDIA_TYPE:
         relay = StreamRelay(answer, keepalive_s=accepted.upstream.keepalive_s)
         return Response(relay, status=answer.status, headers=[*STREAM_FIELDS, *fields])
+    if kind == "binary" and media_type == "text/html":
+        answer.close()
+        raise UpstreamUnavailable(cause="the answer is a page")
     # Where the upstream names no type werkzeug would call it HTML.
     if kind == "binary":
         content_type = content_type or "application/octet-stream"
         return Response(PieceRelay(answer), status=answer.status, headers=[("Content-Type", content_type), *fields])
     body = read_or_relay(answer) if convert is None else convert(read_whole(answer))
-    if not isinstance(body, PieceRelay):
-        _check_json(body, content_type, streamed=accepted.body.stream)
+    streamed = accepted.body.stream and kind == "completion"
+    if isinstance(body, PieceRelay):
+        try:
+            start = b"".join(body.start) if streamed else body.start[0]
+            _check_json(start, content_type, streamed=streamed)
+        except UpstreamUnavailable:
+            body.close()
+            raise
+    else:
+        _check_json(body, content_type, streamed=streamed)
         accepted.state.log.received_at = time.monotonic()
         accepted.state.at_end.append(partial(_note_usage, accepted.state.log, body))  # nobody waits for it then
     content_type = content_type or "application/json"
@@ -147,7 +160,8 @@ def _split_content_type(fields: Fields) -> tuple[str, Fields]:
 
 def _check_json(body: bytes, content_type: str, *, streamed: bool) -> None:
     """A page of a login portal or a load balancer comes with 200 too, and no client can read it."""
-    if "json" not in content_type.lower() and body.lstrip()[:1] not in (b"{", b"["):
+    start = body.lstrip()[:1]
+    if start not in (b"{", b"[") and (start in (b"", b"<") or "json" not in content_type.lower()):
         raise UpstreamUnavailable(cause="the answer is no JSON")
     if streamed and b'"choices"' not in body and b'"output"' not in body:
         raise UpstreamUnavailable(cause="neither a stream nor a completion where a stream was asked for")
@@ -159,10 +173,10 @@ def _read_bytes(state: RequestState, most: int) -> bytes:
     declared = int(environ["CONTENT_LENGTH"]) if "CONTENT_LENGTH" in environ else None  # checked by gunicorn
     if declared is not None and declared > most:
         raise BodyTooLarge(f"The request body is longer than {most} bytes.")
-    stream, sock = environ["wsgi.input"], environ.get("gunicorn.socket")
+    stream = environ["wsgi.input"]
+    limit_chunks(stream, most)
+    sock = None if waits_are_limited.get() else environ.get("gunicorn.socket")
     before_s = None if sock is None else sock.gettimeout()
-    if before_s == WRITE_S:
-        sock = None  # of a gevent worker, which limits each wait by itself
     pieces: list[bytes] = []
     held_bytes = 0
     deadline = time.monotonic() + BODY_S
@@ -173,13 +187,15 @@ def _read_bytes(state: RequestState, most: int) -> bytes:
             pieces.append(data)
             held_bytes += len(data)
             if held_bytes > most:
-                raise BodyTooLarge(f"The request body is longer than {most} bytes.")
+                raise TooMuchAnnounced
             if time.monotonic() > deadline:
                 raise BodyTimeout
+    except TooMuchAnnounced as error:
+        raise BodyTooLarge(f"The request body is longer than {most} bytes.") from error
     except TimeoutError as error:
         raise BodyTimeout from error
     except ParseException as error:
-        raise InvalidRequest("The chunks of the request body cannot be read.") from error
+        raise InvalidChunks from error
     except OSError as error:
         raise CallerGone from error
     finally:

@@ -1,6 +1,7 @@
 """What operators and their tools ask: does the process live, is it ready, how does it stand."""
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from flask import Blueprint, Response, jsonify
 
@@ -8,8 +9,8 @@ from proxy.limits import Slots
 from proxy.tokens.holder import TokenHolder
 
 
-def health_blueprint(holders: Mapping[str, TokenHolder]) -> Blueprint:
-    """Open to all, and outside every limit: a load balancer has no key."""
+def health_blueprint(holders: Mapping[str, TokenHolder], is_ending: Callable[[], bool]) -> Blueprint:
+    """Open to all, and outside every limit: a load balancer has no key. `is_ending`: the worker takes nobody new."""
     blueprint = Blueprint("health", __name__)
 
     @blueprint.get("/healthz")
@@ -19,9 +20,9 @@ def health_blueprint(holders: Mapping[str, TokenHolder]) -> Blueprint:
     @blueprint.get("/readyz")
     def readyz() -> Response:
         lacking = [name for name, holder in holders.items() if not _is_ready(holder)]
-        if not lacking:
+        if not lacking and not is_ending():
             return jsonify({"status": "ready"})
-        reason = f"no usable credential from: {', '.join(sorted(lacking))}"
+        reason = f"no usable credential from: {', '.join(sorted(lacking))}" if lacking else "shutting down"
         response = jsonify({"status": "not ready", "reason": reason})
         response.status_code = 503
         response.headers["Retry-After"] = "1"
@@ -56,6 +57,17 @@ def metrics_blueprint(text: Callable[[], bytes], content_type: str) -> Blueprint
     @blueprint.get("/metrics")
     def metrics() -> Response:
         return Response(text(), content_type=content_type)
+
+    return blueprint
+
+
+def openapi_blueprint(document: Callable[[], Mapping[str, Any]]) -> Blueprint:
+    """Open to all: of the config it tells the prefixes alone, which callers know."""
+    blueprint = Blueprint("openapi", __name__)
+
+    @blueprint.get("/openapi.json")
+    def openapi() -> Response:
+        return jsonify(document())
 
     return blueprint
 

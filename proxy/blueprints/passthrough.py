@@ -7,8 +7,8 @@ from flask import Blueprint, Response
 from proxy.blueprints.forward import Forwarder, Kind
 
 ROUTES: dict[str, Kind] = {
-    "/completions": "json",
-    "/responses": "json",
+    "/completions": "completion",
+    "/responses": "completion",
     "/rerank": "json",
     "/moderations": "json",
     "/images/generations": "json",

@@ -8,7 +8,6 @@ import httpx2
 import jiter
 
 from config.upstreams import Upstream
-from proxy.app import upstream_http_proxy
 from proxy.doctor.foreign_text import ForeignText, media_type
 from proxy.doctor.model_choice import choose, is_chat, is_embedding
 from proxy.doctor.network import check_way
@@ -18,6 +17,7 @@ from proxy.doctor.upstream_causes import error_codes, refusal_cause, transport_c
 from proxy.doctor.upstream_client import Answer, DoctorClient
 from proxy.routing import ModelMap
 from proxy.tokens.token import Token
+from proxy.upstream_clients import upstream_http_proxy
 from proxy.upstreams.tls import client_context
 
 # An upstream may do without: the proxy then lists the names of the config, and serves no embeddings.

@@ -12,9 +12,9 @@ from typing import Any
 import httpx2
 
 from config.upstreams import Upstream
-from proxy.app import upstream_http_proxy, upstream_settings, upstream_tls
 from proxy.body import read_body, rewrite
 from proxy.tokens.token import Token
+from proxy.upstream_clients import upstream_http_proxy, upstream_settings, upstream_tls
 from proxy.upstreams.answer_body import AnswerBody, Timeouts
 from proxy.upstreams.exchange import Exchange
 from proxy.upstreams.request_builder import RequestBuilder

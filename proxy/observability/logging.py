@@ -20,6 +20,8 @@ Format = Literal["text", "json"]
 _TEXT = "{time:YYYY-MM-DD HH:mm:ss.SSSZ} {level: <8} {message}"
 _CREDENTIAL = re.compile(r"(?i)\b(bearer|basic)\s+[^\s\"',;]+")
 _CREDENTIAL_LINE = re.compile(r"(?i)\b((?:proxy-)?authorization|api-key|cookie)\b(?!\s+header)[^\n]*")
+# By its form alone: a client key as `new-key` makes it and OpenAI's, a JWT.
+_KEY = re.compile(r"\b(?:sk-[A-Za-z0-9_-]{16,}|eyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9._-]{8,})")
 # Libraries whose debug lines speak of requests; a higher level also keeps them off the hot path.
 _QUIET = ("openai", "httpx", "httpx2", "httpcore", "httpcore2", "asyncio", "urllib3")
 
@@ -27,7 +29,7 @@ _QUIET = ("openai", "httpx", "httpx2", "httpcore", "httpcore2", "asyncio", "urll
 def redact(text: str) -> str:
     """The text without what looks like a credential."""
     text = _CREDENTIAL_LINE.sub(r"\1 ***", text)
-    return _CREDENTIAL.sub(r"\1 ***", text)
+    return _KEY.sub("***", _CREDENTIAL.sub(r"\1 ***", text))
 
 
 def set_up(*, level: str = "INFO", line_format: Format = "text", stream: TextIO | None = None) -> None:

@@ -16,12 +16,14 @@ from typing import Any, TextIO
 from proxy.observability.logging import Format, is_enabled, redact
 
 NAME_MOST_CHARS = 100
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _PLAIN = re.compile(r"[!#-~]+")  # visible ASCII but for the quote
 
 
 @dataclass(slots=True)
 class RequestLog:
-    """One request's facts: no key, no body. `model` is the caller's text, so it is cut and quoted when written."""
+    """One request's facts: no key, no body. `model` is the caller's text, so it is cut and quoted when written, and
+    known only once an upstream serves it."""
 
     request_id: str
     method: str
@@ -55,7 +57,7 @@ class RequestLog:
             "caller": self.caller,
             "method": self.method,
             "route": self.route,
-            "model": _name(self.model[:NAME_MOST_CHARS]),
+            "model": _name(self.model[: 2 * NAME_MOST_CHARS]),
             "upstream": self.upstream,
             "status": self.status,
             "outcome": self.outcome,
@@ -120,7 +122,8 @@ def _second(now: int) -> str:
 # Most requests have the names of others. Cut before, so that no caller decides how much is kept.
 @lru_cache(maxsize=1024)
 def _name(text: str) -> str:
-    return redact(text)
+    """Up to a control character, which no name has. Cut last, as of a key that is cut the rest is not known for one."""
+    return redact(_CONTROL.split(text, 1)[0])[:NAME_MOST_CHARS] or "-"
 
 
 def _quoted(text: str) -> str:

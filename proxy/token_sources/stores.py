@@ -44,7 +44,8 @@ def _host_store(name: str) -> Store:
 
 def _redis(store: TokenStore, name: str) -> Store:
     # Imported where it is used: it takes 20 MB in each worker, and most have no use for it.
-    from proxy.tokens.stores.redis import RedisStore, connect
+    from proxy.redis_client import connect
+    from proxy.tokens.stores.redis import RedisStore
 
     url = "" if store.url is None else store.url.reveal()
     return RedisStore(connect(url, store.ca_bundle), name, _host_store(name))

@@ -15,7 +15,8 @@ from proxy.upstreams.answer_parser import AnswerParser
 from proxy.upstreams.connection import Connection, ConnectionPool
 from proxy.upstreams.exchange import Exchange
 
-READ_BYTES = 65536
+READ_BYTES = 64 * 1024
+PIECE_BYTES = 8 * 1024  # of what goes on as it comes: some copies of it are held while a caller does not read
 HEAD_MOST_BYTES = 100 * 1024
 ERROR_BODY_MOST_BYTES = 64 * 1024
 JOINED_MOST_BYTES = 64 * 1024  # a longer body is sent by itself: a second call costs less than a copy
@@ -56,7 +57,7 @@ class AnswerBody(httpx2.SyncByteStream):
         self._ends_at = time.monotonic() + timeouts.total_s
         self._silent_since: float | None = None  # while somebody waits for the body; a slow caller is no stall
         self._left_bytes: int | None = None  # of an error body, which is read whole and so is limited
-        self.is_cut = False  # by that limit
+        self.is_cut = False  # by that limit, or not read at all
         self._closed = False
 
     @property
@@ -131,7 +132,7 @@ class AnswerBody(httpx2.SyncByteStream):
             left_s = min(self._silent_since + self._timeouts.idle_s, self._ends_at) - now
             timeout_s = left_s if wait_s is None else min(wait_s, left_s)
             try:
-                data = self._receive(timeout_s)
+                data = self._receive(timeout_s, PIECE_BYTES if at_least == 1 else READ_BYTES)
                 parser.feed(data)
             except TimeoutError:
                 if timeout_s < left_s:
@@ -158,14 +159,14 @@ class AnswerBody(httpx2.SyncByteStream):
         if keep and self._parser.can_be_followed() and not self._exchange.broken_off:
             self._pool.give_back(self._connection)
         else:
-            self._connection.close()
+            self._pool.drop(self._connection)
 
-    def _receive(self, timeout_s: float) -> bytes:
+    def _receive(self, timeout_s: float, most: int = READ_BYTES) -> bytes:
         """The next bytes; b"" (the peer closed) ends an answer without a length, and breaks any other."""
         if timeout_s <= 0:
             raise TimeoutError
-        data = self._connection.receive(READ_BYTES, timeout_s)
-        if not data and self._exchange.broken_off:
+        data = self._connection.receive(most, timeout_s)
+        if not data and self._connection.is_shut_down:
             raise ConnectionAbortedError  # our own end of the connection, and none of the answer
         return data
 
@@ -174,9 +175,17 @@ class AnswerBody(httpx2.SyncByteStream):
             name = name.lower()
             if name == "content-encoding" and value.strip().lower() not in ("", "identity"):
                 # Unpacked it could be a thousand times as long; we asked for identity.
-                raise httpx2.RemoteProtocolError("the answer is encoded though identity was asked for")
+                self._refuse_body("the answer is encoded though identity was asked for")
             if name == "transfer-encoding" and value.strip().lower() not in ("chunked", "identity"):
-                raise httpx2.RemoteProtocolError("the answer has another transfer coding than chunked")
+                self._refuse_body("the answer has another transfer coding than chunked")
+
+    def _refuse_body(self, reason: str) -> None:
+        """Of an error the status counts without its body, not least where it is about our token."""
+        if self._parser.status < 400:
+            raise httpx2.RemoteProtocolError(reason)
+        self.is_cut = True
+        self._parser.take_body()
+        self.close(keep=False)
 
     def _within_limit(self, data: bytes, left_bytes: int) -> bytes:
         kept = data[:left_bytes]

@@ -19,6 +19,7 @@ from proxy.headers import Fields
 from proxy.tokens.holder import TokenHolder
 from proxy.tokens.token import Token
 from proxy.upstreams.answer import Answer
+from proxy.upstreams.answer_body import ERROR_BODY_MOST_BYTES
 from proxy.upstreams.exchange import Exchange
 from proxy.upstreams.request_builder import RequestBuilder, UpstreamSettings
 from proxy.upstreams.sdk_errors import status_error, translate_error
@@ -152,6 +153,9 @@ class AsyncUpstreamClient(AsyncOpenAI):
                 ),
             ),
         )
+        # For fields that never leave. The SDK would find it out in a thread of a pool, for whose end Python waits when
+        # the worker exits: under gevent in vain, for 10 s.
+        self._platform = "Unknown"
 
     async def send(self, path: str, *, content: bytes, fields: Fields) -> bytes:
         """Ask the upstream; its good answer's body, whole. Raises as UpstreamClient.send, and RefusedToken."""
@@ -179,7 +183,25 @@ class AsyncUpstreamClient(AsyncOpenAI):
         if refused is not None and self._builder.refuses_token(response):
             await response.aclose()
             raise RefusedToken(refused)
-        return response
+        return response if response.is_success else await _read_error(response)
+
+
+async def _read_error(response: httpx2.Response) -> httpx2.Response:
+    """The same with its body up to a little past the limit; an encoded one's is left unread, as only its status counts.
+
+    The SDK would read it to its end, and unpack it.
+    """
+    body = bytearray()
+    try:
+        if response.headers.get("Content-Encoding", "identity") == "identity":
+            async for piece in response.aiter_raw():
+                body += piece
+                if len(body) > ERROR_BODY_MOST_BYTES:
+                    break
+    finally:
+        await response.aclose()
+    fields = response.headers.raw
+    return httpx2.Response(response.status_code, headers=fields, content=bytes(body), request=response.request)
 
 
 async def _read_whole(response: httpx2.Response) -> bytes:

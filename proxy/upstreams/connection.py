@@ -3,6 +3,7 @@
 import socket
 import ssl
 import struct
+import threading
 import time
 from collections import deque
 from contextlib import suppress
@@ -14,6 +15,7 @@ from proxy.upstreams.tls import ClientTls
 from proxy.upstreams.tunnel import HttpProxy, open_tunnel, proxy_address
 
 IDLE_MOST_S = 55.0
+LOOK_EVERY_S = 5.0  # for idle ones that are too old
 _TCPI_BYTES_ACKED = struct.Struct("@Q")
 _TCPI_BYTES_ACKED_AT = 120  # offset in Linux's struct tcp_info
 
@@ -21,11 +23,12 @@ _TCPI_BYTES_ACKED_AT = 120  # offset in Linux's struct tcp_info
 class Connection:
     """One TCP or TLS connection, in a tunnel or not; `reused` tells a kept one from a new one."""
 
-    __slots__ = ("_reader", "_sent_bytes", "idle_since", "receive", "reused", "sock")
+    __slots__ = ("_reader", "_sent_bytes", "idle_since", "is_shut_down", "receive", "reused", "sock")
 
     def __init__(self, sock: socket.socket) -> None:
         self.sock = sock
         self.reused = False
+        self.is_shut_down = False  # by us: what is read from here on is none of the peer's
         self.idle_since = 0.0
         self._reader = socket_reader(sock)
         self.receive = self._reader.receive
@@ -67,6 +70,7 @@ class Connection:
 
     def shut_down(self) -> None:
         """Wake whoever reads from or writes to it; closing the descriptor is left to that one."""
+        self.is_shut_down = True
         with suppress(OSError):
             if isinstance(self.sock, ssl.SSLSocket):
                 # SSLSocket.shutdown() drops its TLS state under the reader's feet; only the TCP part is to end.
@@ -81,7 +85,10 @@ class Connection:
 
 
 class ConnectionPool:
-    """The idle connections to one origin, the one used last first: the others may then grow old and go."""
+    """The idle connections to one origin, the one used last first: the others may then grow old and go.
+
+    A thread of its own closes them, however quiet the worker is, from the first one that was given back until close().
+    """
 
     def __init__(
         self,
@@ -101,6 +108,10 @@ class ConnectionPool:
         self._http_proxy = http_proxy
         self._idle_most = idle_most
         self._idle: deque[Connection] = deque()  # append and pop are atomic
+        self._lent: set[Connection] = set()  # add and discard are, too
+        self._sweeper: threading.Thread | None = None
+        self._starting = threading.Lock()
+        self._is_closed = threading.Event()
 
     def take(self) -> Connection:
         """A kept connection that is still good, else a new one. Raises as `open` does."""
@@ -111,6 +122,7 @@ class ConnectionPool:
                 break
             if not connection.is_stale():
                 connection.reused = True
+                self._lent.add(connection)
                 return connection
             connection.close()
         return self.open()
@@ -129,27 +141,51 @@ class ConnectionPool:
             except ConnectionRefusedError:
                 # A service that restarts: nothing was sent, so once more is safe.
                 sock = self._connect(address, deadline)
-            return Connection(self._reach(sock, http_proxy, deadline))
+            connection = Connection(self._reach(sock, http_proxy, deadline))
+            self._lent.add(connection)
+            return connection
         except TimeoutError as error:
             raise httpx2.ConnectTimeout("no connection in time") from error
         except (OSError, ValueError) as error:  # ValueError: no host name, or no URL of a proxy any more
             raise httpx2.ConnectError(type(error).__name__) from error
 
     def give_back(self, connection: Connection) -> None:
+        self._lent.discard(connection)
         if len(self._idle) >= self._idle_most:
             connection.close()
             return
         connection.idle_since = time.monotonic()
         self._idle.append(connection)
-        self._drop_old(connection.idle_since)
+        if self._sweeper is None:
+            self._start_sweeper()
+
+    def drop(self, connection: Connection) -> None:
+        """Close one that was taken or opened, in place of giving it back."""
+        self._lent.discard(connection)
+        connection.close()
 
     def close(self) -> None:
+        """Close what lies idle, and break off what runs."""
+        self._is_closed.set()
+        self._idle_most = 0  # for those that are given back later
         while self._idle:
             self._idle.pop().close()
+        for connection in list(self._lent):
+            connection.shut_down()
+
+    def _start_sweeper(self) -> None:
+        with self._starting:
+            if self._sweeper is None:
+                self._sweeper = threading.Thread(target=self._sweep, name="idle-upstreams", daemon=True)
+                self._sweeper.start()
+
+    def _sweep(self) -> None:
+        while not self._is_closed.wait(LOOK_EVERY_S):
+            self._drop_old(time.monotonic())
 
     def _drop_old(self, now: float) -> None:
-        """Those at the other end, which a peak has left: nobody would take them again."""
-        with suppress(IndexError):  # another thread took the last one
+        """Those at the other end, which nobody would take again."""
+        with suppress(IndexError):  # none is left
             while now - self._idle[0].idle_since > IDLE_MOST_S:
                 self._idle.popleft().close()
 

@@ -45,19 +45,27 @@ class FakeBody:
 class HookedApp:
     """The route is guarded, and under each prefix."""
 
-    def __init__(self, view: Callable[[], Response], *, allowed_origins: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self,
+        view: Callable[[], Response],
+        *,
+        keys: ClientKeys | None = None,
+        allowed_origins: tuple[str, ...] = (),
+        tracing: Any = None,
+    ) -> None:
         self.log = StringIO()
         self.metrics = Metrics(["llm"], [])
         self.slots = Slots(10)
         self.at_end = 0
         hooks = Hooks(
-            ClientKeys([]),
+            keys or ClientKeys([]),
             RateLimits(),
             self.slots,
             AccessLog(stream=self.log),
             self.metrics,
             paths=PREFIXES,
             allowed_origins=allowed_origins,
+            tracing=tracing,
         )
         self.app = LeanFlask("test")
         hooks.install(self.app)

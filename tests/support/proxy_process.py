@@ -18,6 +18,7 @@ import yaml
 ROOT = Path(__file__).resolve().parents[2]
 READY_WITHIN_S = 20.0
 STOP_WITHIN_S = 20.0
+MOST_AT_ONCE = 16  # each takes 100 MB; no test needs more than a few
 
 
 class ProxyProcess:
@@ -42,11 +43,17 @@ class ProxyProcess:
             raise
         return proxy
 
-    def log(self) -> str:
-        return self._log_file.read_text(errors="replace")
+    def log(self, since: int = 0) -> str:
+        """What it has written, all of it or from that byte on."""
+        with self._log_file.open("rb") as file:
+            file.seek(since)
+            return file.read().decode(errors="replace")
 
-    def access_lines(self) -> list[str]:
-        return [line for line in self.log().splitlines() if " request request_id=" in line]
+    def logged_bytes(self) -> int:
+        return self._log_file.stat().st_size
+
+    def access_lines(self, since: int = 0) -> list[str]:
+        return [line for line in self.log(since).splitlines() if " request request_id=" in line]
 
     def signal(self, number: signal.Signals) -> None:
         self.process.send_signal(number)
@@ -80,18 +87,30 @@ class ProxyProcess:
 
 
 class ProxyFarm:
-    """Proxies by their settings, each started when it is first asked for and stopped at the end."""
+    """Proxies by their settings, each started when it is first asked for.
+
+    MOST_AT_ONCE of them run: the one that was not asked for longest ends for a new one, the others at the end.
+    """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._proxies: dict[str, ProxyProcess] = {}
+        self._proxies: dict[str, ProxyProcess] = {}  # the last that was asked for is the last
+        self._ended: list[ProxyProcess] = []
 
     def proxy(self, config: dict[str, Any]) -> ProxyProcess:
         name = json.dumps(config, sort_keys=True, default=str)
-        kept = self._proxies.get(name)
-        if kept is None or kept.process.poll() is not None:
-            self._proxies[name] = ProxyProcess.start(config, self._folder)
-        return self._proxies[name]
+        proxy = self._proxies.pop(name, None)
+        if proxy is None or proxy.process.poll() is not None:
+            self._end_all_but(MOST_AT_ONCE - 1)
+            proxy = ProxyProcess.start(config, self._folder)
+        self._proxies[name] = proxy
+        return proxy
+
+    def _end_all_but(self, most: int) -> None:
+        while len(self._proxies) > most:
+            oldest = self._proxies.pop(next(iter(self._proxies)))
+            oldest.process.terminate()
+            self._ended.append(oldest)
 
     def __enter__(self) -> "ProxyFarm":
         return self
@@ -99,9 +118,8 @@ class ProxyFarm:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        for proxy in self._proxies.values():
-            proxy.process.terminate()
-        for proxy in self._proxies.values():
+        self._end_all_but(0)
+        for proxy in self._ended:
             proxy.stop()
 
 

@@ -68,6 +68,10 @@ class SandboxClient:
         entries = self._control.get("/log").raise_for_status().json()
         return [{**entry, "body": base64.b64decode(entry["body"])} for entry in entries if entry["kind"] == "upstream"]
 
+    def take_ended(self) -> list[Entry]:
+        """Every request that has ended, to the issuer too and without bodies; the log forgets them."""
+        return list(self._control.post("/log/take").raise_for_status().json())
+
     def last(self) -> Entry:
         return self.log()[-1]
 

@@ -60,6 +60,12 @@ class ScriptedUpstream(LoopbackServer):
         with self._changed:
             self._scripts.append(steps)
 
+    def forget(self) -> None:
+        """Drop what came and the scripts that are left, for the next test; connections stay, and keep their numbers."""
+        with self._changed:
+            self.requests.clear()
+            self._scripts.clear()
+
     def wait_for_requests(self, count: int) -> None:
         self._wait(lambda: len(self.requests) >= count, f"{count} requests")
 

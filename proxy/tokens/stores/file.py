@@ -122,17 +122,19 @@ class FileStore:
         except OSError as error:  # a link, or all descriptors are in use: what was read before still counts
             self._complain(error.strerror or "not readable")
             return
-        with os.fdopen(descriptor, "rb") as file:
-            status = os.fstat(file.fileno())
+        try:
+            status = os.fstat(descriptor)
             if _version(status) == self._seen:
                 return
             self._seen = _version(status)
             try:
                 _check_ours(status)
-                self._record = check_clock(load_record(file.read(RECORD_MOST_BYTES + 1)), now)
+                self._record = check_clock(load_record(os.read(descriptor, RECORD_MOST_BYTES + 1)), now)
             except UnreadableRecord as error:
                 self._record = Record()
                 self._complain(str(error))
+        finally:
+            os.close(descriptor)
 
     def _go_alone(self, error: OSError) -> MemoryStore:
         self._alone_until = self._clock() + ALONE_S

@@ -1,8 +1,7 @@
 """The store of several hosts: a Redis or Valkey that they share, with the host's own store under it.
 
 Every save goes to the host's store first, so a host whose Redis is away goes on by itself: with the newest token, one
-fetch for all its workers, and no word to its requests. After a failed call, or slow ones in a row, Redis is left alone
-for a while.
+fetch for all its workers, and no word to its requests.
 
 No instant crosses hosts as one: what is written counts from the end of the key, and a reader learns by the key's `PTTL`
 how far away that end is. Both sides round to the safe side, so no host believes in a longer life than another.
@@ -10,17 +9,17 @@ how far away that end is. Both sides round to the safe side, so no host believes
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from pathlib import Path
 from typing import Any, TypeVar
 
 import redis
 from loguru import logger
-from redis.backoff import NoBackoff
 from redis.exceptions import LockError
-from redis.retry import Retry
 
+from proxy.redis_client import TIMEOUT_S, Breaker
 from proxy.tokens import schedule
 from proxy.tokens.record import Record
+from proxy.tokens.sources.base import TokenFetchError
+from proxy.tokens.sources.deadline import TimedCalls
 from proxy.tokens.stores.base import Store
 from proxy.tokens.stores.record_json import (
     FORMAT,
@@ -32,10 +31,7 @@ from proxy.tokens.stores.record_json import (
 )
 from proxy.tokens.token import boot_clock
 
-TIMEOUT_S = 0.5
-SLOW_S = 0.25  # a fetch takes some seven calls, and requests may be waiting for it
-SLOW_CALLS = 2  # one after the other; a single one may be this host's own stall, and would cost a second fetch
-AWAY_S = 5.0
+CALL_S = 3 * TIMEOUT_S  # of a whole call, on a machine that may be busy
 LOCK_S = 15.0  # outlives every fetch; a host that died with the lock holds the others up for no longer
 KEEP_LEAST_S = 300.0
 KEEP_MOST_S = 30 * 86_400.0
@@ -51,14 +47,6 @@ return 1
 T = TypeVar("T")
 
 
-def connect(url: str, ca_bundle: Path | None = None) -> redis.Redis:
-    """A client that gives up soon and tries nothing twice; it connects at its first call."""
-    tls = {"ssl_ca_certs": str(ca_bundle)} if ca_bundle is not None and url.startswith("rediss:") else {}
-    return redis.Redis.from_url(
-        url, socket_timeout=TIMEOUT_S, socket_connect_timeout=TIMEOUT_S, retry=Retry(NoBackoff(), 0), **tls
-    )
-
-
 class RedisStore:
     """Keeps one source's record for all hosts."""
 
@@ -71,19 +59,18 @@ class RedisStore:
         self._local = local
         self._clock = clock
         self._save_script = client.register_script(_SAVE)
-        self._away_until = float("-inf")
-        self._is_away = False
-        self._slow_calls = 0
+        self._breaker = Breaker("token store", "this host goes on by itself", clock=clock)
+        self._calls = TimedCalls("token store")
         self._complained = ""
 
     @property
     def is_shared(self) -> bool:
-        return not self._is_away
+        return not self._breaker.is_away
 
     def load(self) -> Record:
         """The newer of the shared record and the host's; the other one is brought up to date."""
         ours = self._local.load()
-        theirs = self._ask(self._read) if self._may_ask() else None
+        theirs = self._ask(self._read)
         if theirs is None or _is_same(ours, theirs):
             return ours
         if _is_ahead(ours, theirs, self._clock()):
@@ -94,8 +81,7 @@ class RedisStore:
 
     def save(self, record: Record) -> None:
         self._local.save(record)
-        if self._may_ask():
-            self._ask(lambda: self._write(record))
+        self._ask(lambda: self._write(record))
 
     @contextmanager
     def try_lock(self) -> Iterator[bool]:
@@ -105,12 +91,27 @@ class RedisStore:
                 yield False
                 return
             lock = self._client.lock(f"{self._key}:lock", timeout=LOCK_S, blocking=False, thread_local=False)
-            taken = self._ask(lock.acquire) if self._may_ask() else None
+            taken = self._ask(lock.acquire)
             try:
                 yield taken is not False  # None: Redis is away, and this host goes on by itself
             finally:
                 if taken:
-                    self._ask(lambda: _release(lock))
+                    # Even if it is away by now: the others would wait for the lock's end.
+                    self._breaker.ask(lambda: self._in_time(lambda: _release(lock)))
+
+    def _ask(self, call: Callable[[], T]) -> T | None:
+        return self._breaker.ask(lambda: self._in_time(call)) if self._breaker.may_ask() else None
+
+    def _in_time(self, call: Callable[[], T]) -> T:
+        """What the call returns. The client's own limit is for each read, and its peer may send a byte at a time.
+
+        A call that was given up keeps its connection, which so is nobody else's before the answer has come whole. What
+        it still does is as if another host did it: a lock that it takes runs out, and its record is not the newest.
+        """
+        try:
+            return self._calls.run(call, CALL_S)
+        except TokenFetchError as error:
+            raise TimeoutError from error
 
     def _read(self) -> Record:
         """The shared record on this host's clock; an empty one where there is none, or none that can be read."""
@@ -138,31 +139,6 @@ class RedisStore:
         end_ms = seconds * 1000 + microseconds // 1000 + int(keep_s * 1000)
         text = dump_record(record.shifted(-(now + keep_s)))
         self._save_script(keys=[self._key], args=[record.generation, text, end_ms])
-
-    def _may_ask(self) -> bool:
-        return self._clock() >= self._away_until
-
-    def _ask(self, call: Callable[[], T]) -> T | None:
-        """What the call returns, or None where Redis does not answer; from then on it is away for a while."""
-        before = self._clock()
-        try:
-            answer = call()
-        except Exception as error:  # whatever it is that answers there: no request fails for Redis
-            self._leave_alone(type(error).__name__)
-            return None
-        self._slow_calls = self._slow_calls + 1 if self._clock() - before > SLOW_S else 0
-        if self._slow_calls >= SLOW_CALLS:
-            self._leave_alone("slow")
-        elif self._is_away and not self._slow_calls:
-            logger.info("token store: Redis is back")
-            self._is_away = False
-        return answer
-
-    def _leave_alone(self, reason: str) -> None:
-        self._away_until = self._clock() + AWAY_S
-        if not self._is_away:
-            logger.error("token store: Redis is away ({}); this host goes on by itself", reason)
-        self._is_away = True
 
 
 def _release(lock: Any) -> None:

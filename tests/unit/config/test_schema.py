@@ -1,3 +1,4 @@
+import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -6,6 +7,7 @@ import pytest
 _HASH = "ab" * 32
 _NO_SECRET = "must name a readable file that holds the secret as UTF-8 text"
 _NO_FILE = "must be the path of an existing file"
+_NO_URL = "must be a URL such as https://llm.example.com/v1"
 _NO_REDIS_URL = (
     "must be a URL such as rediss://:password@redis.example.com:6379/0, odd characters in the password "
     "percent-encoded (/ is %2F)"
@@ -34,7 +36,7 @@ def _key(members: str = "") -> str:
         ("server: {worker_class: sync}", "server.worker_class", "must be 'gevent' or 'gthread'"),
         ("server: {url_prefixes: []}", "server.url_prefixes", "must not be empty"),
         ("server: {url_prefixes: x}", "server.url_prefixes", "must be a list"),
-        ("server: {url_prefixes: [/a, /a]}", "server.url_prefixes", "must not name a prefix twice"),
+        ("server: {url_prefixes: [/a, /a]}", "server.url_prefixes", "must not name a prefix twice, nor with /v1"),
         ("server: {port: 1}", "server.port", "is not a known key"),
         ("server: 5", "server", "must be a mapping"),
         ("srver: {}", "srver", "is not a known key"),
@@ -47,6 +49,9 @@ def _key(members: str = "") -> str:
         ("logging: {bodies: true}", "logging.bodies", "must be false: prompts and answers are never logged"),
         ("logging: {bodies: maybe}", "logging.bodies", "must be true or false"),
         ("sandbox: {token_lifetime_s: 0}", "sandbox.token_lifetime_s", "must be above 0"),
+        ("tracing: {}", "tracing.otlp_endpoint", "is required"),
+        ("tracing: {otlp_endpoint: collector}", "tracing.otlp_endpoint", _NO_URL),
+        ("tracing: {otlp_endpoint: 'http://c:4318', headers: {}}", "tracing.headers", "is not a known key"),
         (_key("requests_per_minute: 0"), "client_keys[0].requests_per_minute", "must be above 0"),
         (_key("max_concurrent: 0"), "client_keys[0].max_concurrent", "must be above 0"),
         (_key("models: '*'"), "client_keys[0].models", "must be a list"),
@@ -212,6 +217,18 @@ def test_url_of_redis_that_is_missing_is_the_one_fault_beside_a_bundle(faults_of
     assert faults_of("token_store: {type: redis, url: '${URL}', ca_bundle: client.pem}") == (
         "token_store.url: needs the environment variable URL, which is not set",
     )
+
+
+def test_tracing_is_off_where_nothing_is_said_and_needs_its_endpoint_alone(settings_of) -> None:
+    assert settings_of("").tracing is None
+    given = settings_of("tracing: {otlp_endpoint: 'http://collector:4318/'}").tracing
+    assert given.otlp_endpoint == "http://collector:4318"
+
+
+def test_tracing_without_its_packages_is_refused_at_load(faults_of, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "path", [])  # where packages are looked for
+    fault = "tracing.otlp_endpoint: needs the packages of requirements-otel.txt installed"
+    assert faults_of("tracing: {otlp_endpoint: 'http://collector:4318'}") == (fault,)
 
 
 def test_settings_are_frozen(settings_of) -> None:

@@ -8,6 +8,7 @@ from proxy.errors import InvalidClientKey, InvalidRequest
 
 NOW = datetime(2027, 1, 31, 12, tzinfo=UTC)
 KEY = "sk-ragflow"
+UNICODE_BLANKS = ["\xa0", "\x85", "\x1f", "\u2003", "\u3000"]  # str.strip() takes them
 RAGFLOW = Caller("ragflow", models=("gpt-*",))
 
 
@@ -32,6 +33,7 @@ def keys() -> ClientKeys:
         pytest.param(f"BEARER   {KEY} ", None, id="upper case and blanks"),
         pytest.param(None, KEY, id="api-key"),
         pytest.param(None, f" {KEY} ", id="api-key with blanks"),
+        pytest.param(f"\tBearer \t{KEY}\t ", "\t" + KEY, id="tabs"),
         pytest.param(f"Bearer {KEY}", KEY, id="both, and they agree"),
     ],
 )
@@ -59,6 +61,10 @@ def test_each_key_has_its_own_caller(keys: ClientKeys) -> None:
         pytest.param(KEY, None, id="no scheme"),
         pytest.param(f"Basic {KEY}", None, id="other scheme"),
         pytest.param(f"Bearer{KEY}", None, id="no blank"),
+        *[pytest.param(f"Bearer {KEY}{blank}", None, id=f"{blank!r} behind") for blank in UNICODE_BLANKS],
+        *[pytest.param(f"Bearer {blank}{KEY}", None, id=f"{blank!r} before") for blank in UNICODE_BLANKS],
+        *[pytest.param(f"{blank}Bearer {KEY}", None, id=f"{blank!r} before the scheme") for blank in UNICODE_BLANKS],
+        *[pytest.param(None, f"{KEY}{blank}", id=f"{blank!r} behind, api-key") for blank in UNICODE_BLANKS],
         pytest.param(f"Bearer {digest(KEY)}", None, id="the hash of a key"),
         pytest.param("Bearer ключ", None, id="not ASCII"),
         pytest.param("Bearer \udcff\xff", None, id="not UTF-8"),

@@ -126,3 +126,27 @@ def test_worker_that_ends_breaks_off_idle_waits_only(idle: bool) -> None:
         if idle:
             assert source.recv(8192) == b""
         source.close()
+
+
+def test_what_is_discarded_ends_with_the_caller(source: CallerSource, reader: FakeReader) -> None:
+    source.expect_body()
+    reader.at_end = True
+    source.discard()
+    assert len(reader.waits) == 1
+
+
+def test_what_is_discarded_has_the_time_of_a_body(source: CallerSource, reader: FakeReader) -> None:
+    source.expect_body()
+    reader.takes_s = [BODY_S / 3] * 10
+    with pytest.raises(TimeoutError):
+        source.discard()
+    assert len(reader.waits) <= 4
+
+
+def test_no_more_than_32_mib_are_discarded(
+    source: CallerSource, reader: FakeReader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(caller_source, "DISCARDED_MOST_BYTES", 3)
+    source.expect_body()
+    source.discard()
+    assert len(reader.waits) == 3

@@ -110,6 +110,25 @@ def test_bytes_of_a_next_request_are_left_where_they_are(pairs: Pairs) -> None:
     assert ours.recv(100) == b"GET / HTTP/1.1"
 
 
+@pytest.mark.parametrize("resets", [False, True], ids=["FIN", "RST"])
+def test_caller_who_goes_behind_the_bytes_of_a_next_request_is_told_of(pairs: Pairs, resets: bool) -> None:
+    watch, gone = CallerWatch(), Gone()
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        caller = socket.create_connection(server.getsockname())
+        ours, _ = server.accept()
+    with ours, caller:
+        caller.sendall(b"GET / HTTP/1.1\r\n")
+        watch.watch(ours, gone)
+        see_another_go(watch, pairs)
+        assert gone.count == 0
+        if resets:
+            caller.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\0\0\0\0\0\0\0")
+        caller.close()
+        gone.wait()
+        watch.unwatch(ours)
+    assert gone.count == 1
+
+
 def test_nothing_is_told_after_unwatch(pairs: Pairs) -> None:
     watch, gone = CallerWatch(), Gone()
     ours, caller = pairs()

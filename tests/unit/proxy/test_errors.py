@@ -20,6 +20,7 @@ _SERVICE = subclasses(ServiceError)
     [
         ("InvalidJson", 400, "invalid_request_error", "invalid_json"),
         ("InvalidRequest", 400, "invalid_request_error", "invalid_request"),
+        ("InvalidChunks", 400, "invalid_request_error", "invalid_request"),
         ("InvalidClientKey", 401, "authentication_error", "invalid_api_key"),
         ("ModelNotAllowed", 403, "permission_error", "model_not_allowed"),
         ("ModelNotFound", 404, "invalid_request_error", "model_not_found"),
@@ -39,6 +40,11 @@ _SERVICE = subclasses(ServiceError)
 def test_error_has_its_status_type_and_code(name: str, status: int, type_: str, code: str) -> None:
     error = getattr(errors, name)()
     assert (error.status, error.type, error.code) == (status, type_, code)
+
+
+def test_only_what_leaves_a_body_unread_ends_the_connection() -> None:
+    ending = {kind.__name__ for kind in _OURS if kind.ends_connection}
+    assert ending == {"InvalidChunks", "BodyTimeout", "BodyTooLarge"}
 
 
 def test_request_errors_are_4xx_and_service_errors_5xx() -> None:

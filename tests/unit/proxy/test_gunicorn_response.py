@@ -34,7 +34,10 @@ class RecordingSocket:
 
 
 def request_of(method: str = "POST", version: tuple[int, int] = (1, 1), *, closes: bool = False) -> SimpleNamespace:
-    return SimpleNamespace(method=method, version=version, should_close=lambda: closes)
+    return SimpleNamespace(
+        method=method, version=version, should_close=lambda: closes, body=SimpleNamespace(failed=False),
+        _expected_100_continue=False,
+    )  # fmt: skip
 
 
 def answer(
@@ -218,8 +221,7 @@ def test_gunicorn_makes_its_responses_of_it(monkeypatch: pytest.MonkeyPatch) -> 
     gunicorn_response.install()
     assert wsgi.Response is JoinedResponse
     request = SimpleNamespace(
-        **vars(request_of("GET")), uri="/", path="/", query="", headers=[], scheme="http", body=None,
-        proxy_protocol_info=None, _expected_100_continue=False,
+        **vars(request_of("GET")), uri="/", path="/", query="", headers=[], scheme="http", proxy_protocol_info=None,
     )  # fmt: skip
     config = SimpleNamespace(workers=1, errorlog="-")
     response, _ = wsgi.create(request, RecordingSocket(), ("127.0.0.1", 1), ("127.0.0.1", 2), config)

@@ -1,6 +1,7 @@
 """Around a request: what of it is counted and written, once, however it ends."""
 
 import gc
+import hashlib
 from collections import Counter
 from collections.abc import Callable
 
@@ -9,8 +10,10 @@ from flask import Response, jsonify
 from gevent import GreenletExit
 from werkzeug.test import EnvironBuilder
 
+from proxy.auth import Caller, ClientKeys
 from proxy.errors import CallerGone, UpstreamTimeout, UpstreamUnavailable
 from proxy.lean_flask import LeanResponse
+from proxy.observability.request_log import RequestLog
 from proxy.relay import BROKE_OFF, PieceRelay, StreamRelay
 from proxy.request_state import current
 from proxy.sse import DONE
@@ -32,6 +35,22 @@ def pieces_of(*reads: bytes | BaseException) -> tuple[FakeBody, Callable[[], Res
 
 def fail(error: BaseException) -> Response:
     raise error
+
+
+def fail_at_end(error: Exception) -> None:
+    raise error
+
+
+def test_request_that_finds_no_slot_costs_no_rate() -> None:
+    caller = Caller("a", requests_per_minute=1, max_concurrent=1)
+    keys = ClientKeys([(hashlib.sha256(b"key").hexdigest(), caller)])
+    app = HookedApp(lambda: jsonify({}), keys=keys)
+    app.slots.take(caller)
+    statuses = [app.call(headers={"Authorization": "Bearer key"}).status[:3]]
+    app.slots.give_back(caller)
+    statuses += [app.call(headers={"Authorization": "Bearer key"}).status[:3] for _ in range(2)]
+    assert statuses == ["429", "200", "429"]
+    assert app.slots.running == 0
 
 
 # However it ends, once
@@ -181,9 +200,9 @@ def test_answer_whose_start_the_server_refuses_is_over_once() -> None:
     app = HookedApp(view)
     with pytest.raises(ValueError, match="cannot be sent"):
         app.call(refuse_start=True)
-    app.line()
+    assert (app.line()["status"], app.line()["outcome"], app.line()["bytes"]) == ("500", "error", "0")
     assert body.closed
-    app.check_that_it_is_over(200)
+    app.check_that_it_is_over(500)
 
 
 @pytest.mark.parametrize(
@@ -202,6 +221,57 @@ def test_request_for_no_route_is_counted_under_none_and_its_path_nowhere(path: s
         assert app.samples()["llm_proxy_in_flight"] == 0
     else:
         app.check_that_it_is_over(status, route="-")
+
+
+@pytest.mark.parametrize(
+    "view", [lambda: jsonify({"a": 1}), lambda: stream_of(FRAME, DONE)[1]()], ids=["whole", "stream"]
+)
+def test_error_in_what_is_left_to_do_keeps_nothing_else_from_coming(view: Callable[[], Response]) -> None:
+    def watched() -> Response:
+        current().at_end.append(lambda: fail_at_end(RuntimeError("can't start new thread")))
+        return view()
+
+    app = HookedApp(watched)
+    app.call()
+    assert app.line()["status"] == "200"
+    app.check_that_it_is_over(200)
+
+
+# The span
+
+
+class FakeTracing:
+    """Tells whose request it was given, and whether it has ended."""
+
+    def __init__(self) -> None:
+        self.begun: list[str] = []
+        self.ended = 0
+
+    def begin(self, environ: dict[str, object], log: RequestLog) -> Callable[[], None]:
+        self.begun.append(log.caller)
+        return self._end
+
+    def _end(self) -> None:
+        self.ended += 1
+
+
+@pytest.mark.parametrize(
+    ("key", "most", "status", "begun"),
+    [
+        pytest.param("key", 1, "200", ["a"], id="let in"),
+        pytest.param("key", 0, "429", ["a"], id="known and refused"),
+        pytest.param("other", 1, "401", [], id="unknown"),
+    ],
+)
+def test_span_begins_once_the_caller_is_known_and_ends_with_the_request(
+    key: str, most: int, status: str, begun: list[str]
+) -> None:
+    tracing = FakeTracing()
+    keys = ClientKeys([(hashlib.sha256(b"key").hexdigest(), Caller("a", max_concurrent=most))])
+    app = HookedApp(lambda: jsonify({}), keys=keys, tracing=tracing)
+    answer = app.call(headers={"Authorization": f"Bearer {key}"})
+    assert answer.status[:3] == status
+    assert (tracing.begun, tracing.ended) == (begun, len(begun))
 
 
 # The metrics
@@ -264,7 +334,14 @@ def test_preflight_has_no_body_and_no_length() -> None:
     assert "content-length" not in {name.lower() for name, _ in begun.headers}
 
 
-@pytest.mark.parametrize("given", ["abc-1", "a" * 128, None, "a b", "a" * 129, ""], ids=repr)
+@pytest.mark.parametrize(
+    "given",
+    [
+        *("abc-1", "a" * 128, None, "a b", "a" * 129, ""),
+        *("sk-x4Kk0NSGUh4CzY8DLF53HIx", "api-key:abc", "id/sk-x4Kk0NSGUh4CzY8DLF53HIx"),
+    ],
+    ids=repr,
+)
 def test_request_id_is_the_callers_where_it_is_sane_and_the_same_in_line_and_answer(given: str | None) -> None:
     app = HookedApp(lambda: jsonify({}))
     begun = app.call(headers={} if given is None else {"X-Request-Id": given})

@@ -106,7 +106,9 @@ def test_wrong_method_tells_the_right_ones(app: LeanFlask) -> None:
     answer = client.post("/items/a")
     assert answer.status_code == 405
     assert set(answer.headers["Allow"].split(", ")) == {"GET", "HEAD", "OPTIONS"}
-    assert client.options("/items/a").headers["Allow"] == answer.headers["Allow"]
+    options = client.options("/items/a")
+    assert options.headers["Allow"] == answer.headers["Allow"]
+    assert (options.data, options.headers["Content-Length"]) == (b"", "0")
 
 
 def test_path_without_variables_is_found_each_time(app: LeanFlask) -> None:

@@ -89,6 +89,65 @@ def test_rate_is_counted_right_by_many_threads() -> None:
     assert len(refused) == 300
 
 
+def test_rate_that_a_reload_lowered_tells_when_a_request_is_free(clock: Clock) -> None:
+    rates = RateLimits(now=clock)
+    for _ in range(4):
+        rates.count(Caller("a", requests_per_minute=4))
+        clock.move(10)
+    lowered = Caller("a", requests_per_minute=2)
+    with pytest.raises(RateLimitExceeded) as caught:
+        rates.count(lowered)
+    assert caught.value.retry_after_s == pytest.approx(40)  # the third of the four, at 20 s, is the second last
+    clock.move(40)
+    rates.count(lowered)
+
+
+# Rates that are shared
+
+
+class FakeShared:
+    """Says what it is told to, in turn; `asked` holds the questions."""
+
+    def __init__(self, *answers: float | None) -> None:
+        self._answers = list(answers)
+        self.asked: list[tuple[str, int]] = []
+
+    def take(self, label: str, most: int) -> float | None:
+        self.asked.append((label, most))
+        return self._answers.pop(0)
+
+
+def test_shared_count_decides() -> None:
+    shared = FakeShared(0.0, 0.0, 0.0, 12.5)
+    rates, caller = RateLimits(shared), Caller("a", requests_per_minute=1)
+    for _ in range(3):
+        rates.count(caller)
+    with pytest.raises(RateLimitExceeded) as caught:
+        rates.count(caller)
+    assert caught.value.retry_after_s == 12.5
+    assert shared.asked == [("a", 1)] * 4
+
+
+def test_key_without_a_rate_is_not_asked_for() -> None:
+    shared = FakeShared()
+    RateLimits(shared).count(Caller("a"))
+    assert shared.asked == []
+
+
+def test_worker_goes_on_alone_with_what_was_shared_and_not_with_what_was_refused(clock: Clock) -> None:
+    shared = FakeShared(0.0, 30.0, 30.0, None, None)
+    rates, caller = RateLimits(shared, now=clock), Caller("a", requests_per_minute=2)
+    rates.count(caller)
+    for _ in range(2):
+        with pytest.raises(RateLimitExceeded):
+            rates.count(caller)
+    clock.move(10)
+    rates.count(caller)
+    with pytest.raises(RateLimitExceeded) as caught:
+        rates.count(caller)
+    assert caught.value.retry_after_s == pytest.approx(50)
+
+
 # Slots
 
 

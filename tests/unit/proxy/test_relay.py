@@ -9,6 +9,7 @@ from proxy.relay import (
     BROKE_OFF,
     HELD_MOST_BYTES,
     LINGER_S,
+    PIECE_BYTES,
     WHOLE_MOST_BYTES,
     PieceRelay,
     StreamRelay,
@@ -17,6 +18,7 @@ from proxy.relay import (
 )
 from proxy.sse import DONE, FRAME_MOST_BYTES, KEEPALIVE
 
+MIB = 1024 * 1024
 FRAME = b'data: {"choices":[{"delta":{"content":"Hi"},"finish_reason":null}]}\n\n'
 STOP = b'data: {"choices":[{"delta":{},"finish_reason":"stop"}]}\n\n'
 USAGE = b'data: {"choices":[],"usage":{"total_tokens":3}}\n\n'
@@ -275,7 +277,7 @@ def test_binary_body_passes_as_it_comes() -> None:
 
 
 def test_what_was_read_before_comes_first() -> None:
-    assert pieces_of(PieceRelay(FakeBody(b"c"), b"ab")) == [b"ab", b"c"]
+    assert pieces_of(PieceRelay(FakeBody(b"c"), [b"a", b"b"])) == [b"a", b"b", b"c"]
 
 
 def test_empty_body_has_no_pieces() -> None:
@@ -328,7 +330,19 @@ def test_body_of_more_than_8_mib_goes_on_in_pieces_with_nothing_lost() -> None:
     relay = read_or_relay(body)
     assert isinstance(relay, PieceRelay)
     assert not body.closed
+    assert b"".join(relay.start) == b"x" * HELD_MOST_BYTES + b"y"
     assert b"".join(relay) == b"x" * HELD_MOST_BYTES + b"yz"
+
+
+@pytest.mark.parametrize("read", [lambda relay: len(list(relay)), lambda relay: relay.close()], ids=["sent", "closed"])
+def test_what_was_read_before_is_not_held_any_longer_than_it_takes(read: Callable[[PieceRelay], object]) -> None:
+    relay = read_or_relay(FakeBody(*[b"x" * MIB] * 9))
+    assert isinstance(relay, PieceRelay)
+    pieces = iter(relay)
+    assert {len(next(pieces)) for _ in range(16)} == {PIECE_BYTES}
+    assert sum(map(len, relay.start)) == 8 * MIB
+    read(relay)
+    assert not relay.start
 
 
 def test_body_that_is_to_be_changed_is_read_whole_up_to_64_mib() -> None:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.sse import DONE, FRAME_MOST_BYTES, KEEPALIVE, FrameReader, FrameTooLong, error_frame
+from proxy.sse import DONE, FRAME_MOST_BYTES, KEEPALIVE, TAIL_BYTES, FrameReader, FrameTooLong, error_frame
 
 ROLE = b'data: {"choices":[{"delta":{"role":"assistant"},"finish_reason":null}]}\n\n'
 STOP = b'data: {"choices":[{"delta":{},"finish_reason":"stop"}]}\n\n'
@@ -406,6 +406,9 @@ def test_half_a_frame_at_the_end_is_no_frame(left: int, line_end: bytes) -> None
         pytest.param([b'data: {"type":"response.failed"}\n\n'], True, id="response failed"),
         pytest.param([b'data: {"type":"response.incomplete"}\n\n'], True, id="response incomplete"),
         pytest.param([b'data: {"type":"response.created"}\n\n'], False, id="response created"),
+        pytest.param([ROLE * 1000 + STOP, USAGE], True, id="behind much in one read"),
+        pytest.param([STOP + ROLE * 1000], False, id="before much in one read"),
+        pytest.param([b'data: {"type":"response.completed","text":"%b"}\n\n' % (b"x" * 9000)], True, id="a long frame"),
     ],
 )
 def test_stream_is_finished_when_its_last_frame_says_why_it_ended(blocks: list[bytes], expected: bool) -> None:
@@ -413,6 +416,14 @@ def test_stream_is_finished_when_its_last_frame_says_why_it_ended(blocks: list[b
     for block in blocks:
         reader.feed(block)
     assert reader.is_finished is expected
+
+
+def test_tail_of_much_in_one_read_is_whole_frames_at_its_end() -> None:
+    reader = FrameReader()
+    reader.feed(STOP)
+    reader.feed(ROLE * 1000)
+    assert len(reader.tail()) < TAIL_BYTES + len(ROLE)
+    assert reader.tail() == ROLE * (len(reader.tail()) // len(ROLE))
 
 
 @pytest.mark.parametrize(

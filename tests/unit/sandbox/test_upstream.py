@@ -109,3 +109,16 @@ def test_what_cannot_be_answered_is_noted_too(toy: Toy, method: str, path: str, 
     answer = toy.http.request(method, toy.url + path, headers=headers)
     assert (answer.status_code, "message" in answer.json()["error"]) == (status, True)
     assert (toy.last()["path"], toy.last()["status"]) == (path, status)
+
+
+def test_ended_requests_are_taken_out_of_the_log_once_and_stay_counted(toy: Toy) -> None:
+    toy.faults({"kind": "hang", "model": "slow"})
+    toy.post(CHAT, model="quick", messages=ASKED)
+    with toy.open_chat(stream=False, model="slow"):
+        while toy.state()["open"] == 0:
+            pass
+        taken = toy.http.post("/_sandbox/log/take").json()
+        assert [entry["model"] for entry in taken if entry["kind"] == "upstream"] == ["quick"]
+        assert toy.http.post("/_sandbox/log/take").json() == []
+        assert toy.last()["model"] == "slow"
+        assert toy.state()["requests"] == 2

@@ -26,6 +26,9 @@ MARK = "s3cret-mark"
         pytest.param(f'"bearer  {MARK}", "x"', '"bearer ***", "x"', id="quoted"),
         pytest.param(f"BASIC {MARK}", "BASIC ***", id="basic"),
         pytest.param(f"Authorization {MARK}", "Authorization ***", id="field without its colon"),
+        pytest.param("model sk-Ab_9-efgh012345678", "model ***", id="client key"),
+        pytest.param("gpt-sk-abcdefgh01234567:x", "gpt-***:x", id="client key inside of a name"),
+        pytest.param("of eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiJhIn0.c2ln", "of ***", id="JWT"),
         pytest.param(f"Authorization: {MARK}\nnext line", "Authorization ***\nnext line", id="up to the line's end"),
     ],
 )
@@ -36,7 +39,10 @@ def test_credentials_are_taken_out(text: str, expected: str) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["request status=200 outcome=done", "The Authorization header is missing.", "a bearer", "basically done", "", "ü"],
+    [
+        *("request status=200 outcome=done", "The Authorization header is missing.", "a bearer", "basically done"),
+        *("", "ü", "gpt-4o-240806-deploy-gs", "sk-short", "risk-abcdefgh01234567", "0af7651916cd43dd8448eb211c80319c"),
+    ],
 )
 def test_other_text_stays(text: str) -> None:
     assert redact(text) == text

@@ -81,8 +81,10 @@ def test_text_line_has_one_word_for_each_fact(log: StringIO) -> None:
     [
         ("gpt-4o", "model=gpt-4o "),
         ("a b", "model='a b' "),
-        ("a\nstatus=200", "model='a\\nstatus=200' "),
-        ("a\r\n\x1b[31m", "model='a\\r\\n\\x1b[31m' "),
+        ("a\nstatus=200", "model=a "),
+        ("a\r\n\x1b[31m", "model=a "),
+        ("a\x7fb", "model=a "),
+        ("\0a", "model=- "),
         ('a"b', "model='a\"b' "),
         ("ä😀", "model='\\xe4\\U0001f600' "),
         ("a\u2028b", "model='a\\u2028b' "),
@@ -149,7 +151,13 @@ def test_line_is_written_where_its_level_is(log: StringIO, level: str, written: 
     assert log.getvalue().count("\n") == written
 
 
-@pytest.mark.parametrize("model", ["Bearer sk-mark", "authorization: sk-mark", "api-key=sk-mark"])
+@pytest.mark.parametrize(
+    "model",
+    [
+        *("Bearer sk-mark", "authorization: sk-mark", "api-key=sk-mark", "sk-mark-0123456789abcdef"),
+        *("x" * (NAME_MOST_CHARS - before) + "/sk-mark-0123456789abcdef" for before in (1, 9, 18, 25)),
+    ],
+)
 def test_what_looks_like_a_credential_is_no_part_of_the_line(log: StringIO, model: str) -> None:
     assert "sk-mark" not in str(entry_of(log, model=model))
 

@@ -15,6 +15,7 @@ from proxy.upstreams.tls import ClientTls
 from tests.support.certificates import self_signed
 from tests.support.scripted_upstream import LIMIT_S, ScriptedUpstream
 from tests.support.tls_front import TlsFront
+from tests.support.waiting import wait_for
 
 Pools = Callable[..., ConnectionPool]
 
@@ -83,17 +84,6 @@ def test_connection_idle_for_less_than_55_s_is_not_stale(pair: tuple[Connection,
 def test_connection_idle_for_more_than_55_s_is_stale(pair: tuple[Connection, socket.socket]) -> None:
     pair[0].idle_since = time.monotonic() - IDLE_MOST_S
     assert pair[0].is_stale()
-
-
-def test_connections_that_a_peak_left_are_closed_when_they_are_old(upstream: ScriptedUpstream, pool_to: Pools) -> None:
-    pool = pool_to(upstream.port)
-    first, second = pool.take(), pool.take()
-    pool.give_back(first)
-    first.idle_since -= IDLE_MOST_S + 1
-    pool.give_back(second)
-    assert first.sock.fileno() == -1
-    assert pool.take() is second
-    second.close()
 
 
 def test_bytes_that_the_peer_took_are_counted(pair: tuple[Connection, socket.socket]) -> None:
@@ -276,6 +266,57 @@ def test_close_closes_what_lies_idle(upstream: ScriptedUpstream, pool_to: Pools)
     pool.give_back(connection)
     pool.close()
     assert connection.sock.fileno() == -1
+
+
+def test_connection_given_back_after_the_end_is_closed(upstream: ScriptedUpstream, pool_to: Pools) -> None:
+    pool = pool_to(upstream.port)
+    connection = pool.take()
+    pool.close()
+    pool.give_back(connection)
+    assert connection.sock.fileno() == -1
+
+
+# By the clock
+
+
+@pytest.fixture
+def looks_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("proxy.upstreams.connection.LOOK_EVERY_S", 0.01)
+
+
+@pytest.mark.usefixtures("looks_often")
+def test_connections_that_grow_old_are_closed_though_nobody_asks_any_more(
+    upstream: ScriptedUpstream, pool_to: Pools
+) -> None:
+    pool = pool_to(upstream.port)
+    old, older, young = connections = [pool.take() for _ in range(3)]
+    for connection in connections:
+        pool.give_back(connection)
+    old.idle_since -= IDLE_MOST_S + 1
+    older.idle_since -= IDLE_MOST_S + 1
+    wait_for(lambda: (old.sock.fileno(), older.sock.fileno()) == (-1, -1))
+    assert pool.take() is young
+    # Once all had gone, the next ones grow old as well.
+    pool.give_back(young)
+    young.idle_since -= IDLE_MOST_S + 1
+    wait_for(lambda: young.sock.fileno() == -1)
+
+
+@pytest.mark.usefixtures("looks_often")
+def test_one_thread_looks_after_a_pool_and_ends_with_it(upstream: ScriptedUpstream, pool_to: Pools) -> None:
+    def sweepers() -> list[threading.Thread]:
+        return [thread for thread in threading.enumerate() if thread.name == "idle-upstreams"]
+
+    before = sweepers()
+    pool = pool_to(upstream.port)
+    connections = [pool.take() for _ in range(3)]
+    assert sweepers() == before
+    for connection in connections:
+        pool.give_back(connection)
+    [sweeper] = [thread for thread in sweepers() if thread not in before]
+    pool.close()
+    sweeper.join(LIMIT_S)
+    assert not sweeper.is_alive()
 
 
 def test_small_requests_are_not_held_back(upstream: ScriptedUpstream, pool_to: Pools) -> None:

@@ -335,6 +335,25 @@ def test_packed_answer_is_refused_unread(upstream: ScriptedUpstream, sender: Sen
     upstream.wait_until_left(0)
 
 
+@pytest.mark.parametrize("status", [400, 401, 403, 500])
+@pytest.mark.parametrize(
+    "fields",
+    [
+        pytest.param(b"Content-Encoding: gzip\r\nTransfer-Encoding: chunked\r\n", id="content"),
+        pytest.param(b"Content-Encoding: zstd\r\nContent-Length: 100\r\n", id="content with a length"),
+        pytest.param(b"Transfer-Encoding: gzip, chunked\r\n", id="transfer"),
+    ],
+)
+def test_packed_error_is_its_status_without_its_body(
+    upstream: ScriptedUpstream, sender: Sender, status: int, fields: bytes
+) -> None:
+    upstream.answer(b"HTTP/1.1 %d No\r\nX-A: 1\r\n%b\r\n" % (status, fields) + FIRST_CHUNK)
+    response = sender.response()
+    upstream.wait_until_left(0)
+    assert (response.status_code, response.headers["X-A"], response.read()) == (status, "1", b"")
+    assert response.extensions["answer_body"].is_cut
+
+
 def test_identity_is_no_encoding(upstream: ScriptedUpstream, sender: Sender) -> None:
     upstream.answer(b"HTTP/1.1 200 OK\r\nContent-Encoding: identity\r\nContent-Length: 2\r\n\r\nok")
     assert sender.fetch() == b"ok"
@@ -446,6 +465,26 @@ def test_body_with_a_chunk_that_breaks_http_is_an_error(upstream: ScriptedUpstre
     with pytest.raises(httpx2.RemoteProtocolError):
         body.read()
     upstream.wait_until_left(0)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        pytest.param(OPEN_HEAD + FIRST_CHUNK, id="in chunks"),
+        pytest.param(UNTIL_CLOSE + b"first", id="until the connection closes"),
+    ],
+)
+def test_close_breaks_off_an_answer_that_is_not_over_and_nobody_takes_it_for_whole(
+    upstream: ScriptedUpstream, sender: Sender, answer: bytes
+) -> None:
+    go_on = threading.Event()
+    upstream.answer(answer, go_on)
+    body = sender.send()
+    assert body.read() == b"first"
+    sender.transport.close()
+    with pytest.raises(httpx2.ReadError):
+        body.read()
+    go_on.set()
 
 
 def test_reset_in_the_body_is_an_error(upstream: ScriptedUpstream, sender: Sender) -> None:

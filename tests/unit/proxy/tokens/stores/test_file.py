@@ -160,6 +160,19 @@ def test_a_folder_that_goes_away_leaves_the_process_alone_but_at_work(
         assert (won, again) == (True, False)
 
 
+def test_folder_in_the_files_place_leaves_the_process_alone_but_at_work(
+    make_store: Callable[[], FileStore], folder: Path, clock: Clock, logs: list[str]
+) -> None:
+    (folder / "name.json").mkdir()
+    descriptors = os.listdir("/proc/self/fd")
+    store = make_store()
+    assert store.load() == Record()
+    save(store, record(clock))
+    assert value_of(store) == "token-1"
+    assert any("goes on by itself" in line for line in logs)
+    assert os.listdir("/proc/self/fd") == descriptors
+
+
 def test_the_folder_is_made_private(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
     folder = open_folder()
