@@ -71,16 +71,17 @@ def test_a_killed_worker_takes_its_requests_in_flight_with_it(
 ) -> None:
     proxy = ProxyProcess.start(config(sandbox, worker_class), tmp_path)
     try:
-        idle = scrape(proxy)[IN_FLIGHT]  # with the scrape itself, or without
+        idle = 1  # the scrape itself; a request is counted out just after its last byte
+        wait_for(lambda: scrape(proxy)[IN_FLIGHT] == idle)
         with RawCaller(proxy.port) as caller:
             caller.post(CHAT, {**BODY, "stream": True, "sandbox_frames": 100, "sandbox_interval_ms": 500})
             caller.read_until(b"\n\n\r\n")
-            assert scrape(proxy)[IN_FLIGHT] == idle + 1
+            wait_for(lambda: scrape(proxy)[IN_FLIGHT] == idle + 1)
             for worker in workers(proxy):
                 os.kill(worker, signal.SIGKILL)
             caller.read_to_end()
         wait_for(lambda: len(workers(proxy)) == 3, 10)
-        assert scrape(proxy)[IN_FLIGHT] == idle
+        wait_for(lambda: scrape(proxy)[IN_FLIGHT] == idle)
     finally:
         proxy.stop()
 

@@ -49,6 +49,15 @@ def test_json_without_a_content_type_is_called_json(proxy: ProxyProcess, sandbox
     assert post(proxy).headers["Content-Type"] == "application/json"
 
 
+@pytest.mark.parametrize("path", ["/v1/images/generations", "/v1/moderations", "/v1/embeddings", "/v1/rerank"])
+def test_json_that_is_no_completion_passes_where_none_is_to_be_had_though_a_stream_was_asked_for(
+    proxy: ProxyProcess, sandbox: SandboxClient, path: str
+) -> None:
+    sandbox.faults(upstream=[{"kind": "reply", "body": '{"data": []}'}])
+    answer = post(proxy, path, {**BODY, "stream": True})
+    assert (answer.status_code, answer.text) == (200, '{"data": []}')
+
+
 def test_a_content_type_that_is_no_ascii_crosses_as_its_bytes(proxy: ProxyProcess, sandbox: SandboxClient) -> None:
     sandbox.raw(raw_answer("Content-Type: application/json; x=日"))
     answer = post(proxy)
