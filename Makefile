@@ -1,13 +1,15 @@
 # make run: the proxy on 127.0.0.1:5002 with the sandbox behind it. make test: every test. Both set everything up.
 # make prove: the proof table of the token holder, measured (half an hour).
+# make audit: the pinned releases among the published advisories. make sbom: what production runs, as sbom.json.
 # make bench: the proxy beside nginx, a FastAPI reference and LiteLLM, measured (three quarters of an hour).
+# make soak: load with hostile callers, reloads and kills, and what must always hold (twelve minutes).
 SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PEERS := .venv-bench
 
-.PHONY: run test prove bench check format lock clean
+.PHONY: run test prove bench soak audit sbom check format lock clean
 
 run: $(VENV)/run.stamp
 	@exec $(BIN)/gunicorn wsgi:app
@@ -20,6 +22,15 @@ prove: $(VENV)/dev.stamp
 
 bench: $(VENV)/dev.stamp $(PEERS)/fastapi.stamp $(PEERS)/litellm.stamp $(PEERS)/charts.stamp $(PEERS)/nginx.stamp
 	$(BIN)/python -m bench.compare
+
+soak: $(VENV)/dev.stamp
+	$(BIN)/python -m bench.soak
+
+audit: $(VENV)/dev.stamp
+	$(BIN)/python -m tools.audit
+
+sbom: $(VENV)/dev.stamp
+	$(BIN)/python -m tools.sbom sbom.json
 
 check: $(VENV)/dev.stamp
 	$(BIN)/ruff format --check .
@@ -34,6 +45,8 @@ format: $(VENV)/dev.stamp
 lock: $(VENV)/dev.stamp
 	$(BIN)/uv pip compile --quiet --upgrade --generate-hashes --universal --python-version 3.11 --no-header \
 		requirements.in --output-file requirements.txt
+	$(BIN)/uv pip compile --quiet --upgrade --generate-hashes --universal --python-version 3.11 --no-header \
+		requirements-otel.in --output-file requirements-otel.txt
 	$(BIN)/uv pip compile --quiet --upgrade --generate-hashes --universal --python-version 3.11 --no-header \
 		requirements-dev.in --output-file requirements-dev.txt
 	for peer in fastapi litellm charts; do \
@@ -50,8 +63,8 @@ $(VENV)/run.stamp: requirements.txt | $(VENV)/bin/python
 	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.txt
 	@touch $@
 
-$(VENV)/dev.stamp: requirements-dev.txt $(VENV)/run.stamp
-	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.txt
+$(VENV)/dev.stamp: requirements-dev.txt requirements-otel.txt $(VENV)/run.stamp
+	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.txt -r requirements-otel.txt
 	@touch $@
 
 # The openai client for node, as callers use it, and an authorization server. On Debian a missing tool is installed
