@@ -2,6 +2,7 @@
 
 import base64
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from urllib.parse import quote_plus
 
@@ -68,12 +69,12 @@ def test_request_that_still_runs_is_told(proxy: ProxyProcess, sandbox: SandboxCl
 
 
 def test_connection_that_is_left_is_told(proxy: ProxyProcess, sandbox: SandboxClient) -> None:
-    def leave_half_a_head(caller: RawCaller) -> None:
+    def leave_half_a_head(stack: ExitStack) -> None:
         with always_true(proxy, sandbox, within_s=1):
-            caller.send(b"GET ")
+            stack.enter_context(RawCaller(proxy.port)).send(b"GET ")
 
-    with RawCaller(proxy.port) as caller, pytest.raises(AssertionError, match="descriptors"):
-        leave_half_a_head(caller)
+    with ExitStack() as stack, pytest.raises(AssertionError, match="descriptors"):
+        leave_half_a_head(stack)
 
 
 def test_proxy_that_has_ended_is_told(tmp_path: Path, sandbox: SandboxClient) -> None:
