@@ -28,7 +28,8 @@ from loguru import logger  # noqa: E402
 from proxy import gunicorn_master  # noqa: E402
 from proxy.caller_source import IDLE_S  # noqa: E402
 from proxy.descriptors import connections_most, raise_limit, warn_if_fewer  # noqa: E402
-from proxy.gunicorn_workers import ENDING_S, check_head  # noqa: E402
+from proxy.gunicorn_request import check_head  # noqa: E402
+from proxy.gunicorn_workers import ENDING_S  # noqa: E402
 from proxy.observability.logging import set_up  # noqa: E402
 from proxy.observability.metrics_folder import MetricsFolder  # noqa: E402
 from proxy.token_sources import is_single_active  # noqa: E402
@@ -48,12 +49,11 @@ worker_class = {
     "gthread": "proxy.gunicorn_workers.ThreadJsonWorker",
 }[_server.worker_class]
 threads = _server.threads if _server.worker_class == "gthread" else 1
-_requests = min(_server.max_concurrent_requests, threads if _server.worker_class == "gthread" else sys.maxsize)
 # At its own limit gunicorn stops accepting without a word; ours comes first and answers 503.
 _connections = _server.max_concurrent_requests + 1000
-raise_limit(_requests, _connections)
+raise_limit(_server.worker_requests, _connections)
 worker_connections = connections_most(_connections)
-warn_if_fewer(_requests)
+warn_if_fewer(_server.worker_requests)
 
 timeout = 120  # a worker whose hub stands still that long is replaced; requests may take longer
 graceful_timeout = round(_server.drain_s) + ENDING_S
@@ -100,7 +100,9 @@ def _check_free(server):
             try:
                 socket.create_server(address, family=family).close()
             except OSError as error:
-                sys.exit(f"bind: {address[0]}:{address[1]}: {os.strerror(error.errno or 0)}")
+                # The number alone says nothing of an unknown name, and the text ends with the address once more.
+                reason = (error.strerror or str(error)).partition(" (while")[0]
+                sys.exit(f"bind: {address[0]}:{address[1]}: {reason}")
 
 
 def when_ready(server):

@@ -106,6 +106,13 @@ class Server(Section):
         return prefixes
 
     @property
+    def worker_requests(self) -> int:
+        """How many a worker is to serve at a time; of its threads the last answers 503 and the health routes."""
+        if self.worker_class == "gevent":
+            return self.max_concurrent_requests
+        return max(1, min(self.max_concurrent_requests, self.threads - 1))
+
+    @property
     def host(self) -> str:
         """Host of `bind`, an IPv6 address without its brackets."""
         return split_bind(self.bind)[0]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from flask import Blueprint, Flask
 
 from config import Settings
-from config.schema import VERSION_PATHS, ClientKey, Server, TokenStore
+from config.schema import VERSION_PATHS, ClientKey, TokenStore
 from config.schema import Tracing as TracingSection
 from config.upstreams import Upstream as UpstreamSection
 from proxy.auth import Caller, ClientKeys
@@ -78,7 +78,7 @@ def create_app(settings: Settings) -> Flask:
     parts = build_parts(settings, metrics)
     upstreams = [_upstream(section, parts) for section in settings.upstreams]
     paths = [prefix + version for prefix in settings.server.url_prefixes for version in VERSION_PATHS]
-    slots = Slots(_requests_most(settings.server))
+    slots = Slots(requests_most(settings.server.worker_requests))
     hooks = Hooks(
         _client_keys(settings.client_keys),
         _rates(settings.token_store),
@@ -124,13 +124,6 @@ def _document(app: Flask, hooks: Hooks, settings: Settings, paths: Sequence[str]
     return build_document(app.url_map.iter_rules(), prefixes=paths, guards=guards)
 
 
-def _requests_most(server: Server) -> int:
-    """With threads, one less than there are: the last one answers 503 and the health routes."""
-    if server.worker_class == "gthread":
-        return requests_most(max(1, min(server.max_concurrent_requests, server.threads - 1)))
-    return requests_most(server.max_concurrent_requests)
-
-
 def _rates(store: TokenStore) -> RateLimits:
     """Where the hosts share a Redis for their tokens, they count in it too."""
     if store.type != "redis" or store.url is None:
@@ -164,7 +157,7 @@ def build_parts(settings: Settings, listener: TokenListener | None = None) -> Pa
         )
         for name, section in settings.token_sources.items()
     }
-    kept = idle_most(_requests_most(settings.server), len(settings.upstreams))
+    kept = idle_most(requests_most(settings.server.worker_requests), len(settings.upstreams))
     clients = {
         section.name: build_client(section, _holder(section, holders), idle_most=kept) for section in settings.upstreams
     }

@@ -1,14 +1,13 @@
 """gunicorn's worker classes, changed in three ways.
 
 What goes wrong outside of the app is answered in JSON, and neither the answer nor the log quotes the request, as its
-bad line may be the one with the key. What gunicorn's parser lets pass although others would read it in another way is
-refused. And gevent workers have a loop of their own over a connection's requests, with a limit for each wait.
+bad line may be the one with the key. gevent workers have a loop of their own over a connection's requests, with a limit
+for each wait. And workers with threads wait for no caller in the one loop that all share, and end as the others do.
 """
 
 import errno
 import json
 import os
-import re
 import signal
 import socket
 import threading
@@ -51,35 +50,6 @@ _STATUSES: tuple[tuple[type[BaseException], str], ...] = (
     (errors.ParseException, "400 Bad Request"),
     (BaseException, "500 Internal Server Error"),
 )
-
-
-# RFC 9112 §3.2, RFC 3986 §3.2.2: a name or an address, and a port.
-_AUTHORITY = r"(?:[A-Za-z0-9._~%-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{0,5})?"
-_HOST = re.compile(_AUTHORITY)
-_ABSOLUTE = re.compile(rf"https?://{_AUTHORITY}(?:[/?].*)?", re.IGNORECASE)
-
-
-def check_head(req: Any) -> None:
-    """Refuse a request whose head is ambiguous; gunicorn calls it before the app. Raises gunicorn's ParseExceptions."""
-    if req.version not in ((1, 0), (1, 1)):
-        raise errors.InvalidHTTPVersion(req.version)
-    hosts = [value for name, value in req.headers if name == "HOST"]
-    if len(hosts) > 1 or (not hosts and req.version == (1, 1)) or not all(map(_HOST.fullmatch, hosts)):
-        raise errors.InvalidHeader("HOST")
-    codings = [value.strip().lower() for name, value in req.headers if name == "TRANSFER-ENCODING"]
-    if codings not in ([], ["chunked"]):
-        raise errors.UnsupportedTransferCoding("only chunked")
-    # RFC 9112 §3.2: a path, or a whole URI; never with a fragment. gunicorn lets `*` and HOST:PORT pass where they may.
-    target = req.uri
-    if "#" in target or (target[0] != "/" and "://" in target and not _ABSOLUTE.fullmatch(target)):
-        raise errors.InvalidRequestLine("target")
-    connection = [value.lower() for name, value in req.headers if name == "CONNECTION"]
-    if connection and connection != ["keep-alive"] and _names_close(connection):
-        req.force_close()  # gunicorn looks for it alone
-
-
-def _names_close(values: list[str]) -> bool:
-    return any(option.strip(" \t") == "close" for value in values for option in value.split(","))
 
 
 class _OwnWorker:

@@ -46,6 +46,17 @@ def test_taken_port_ends_the_start_with_one_line_that_names_it(
     assert not [line for line in lines if "Booting worker" in line]
 
 
+def test_address_that_nobody_knows_ends_the_start_with_one_line_that_says_so(
+    tmp_path: Path, sandbox: SandboxClient
+) -> None:
+    keys = [{"label": "ragflow", "sha256": "0" * 64}]
+    config = sandbox.config(server={"bind": "no-such-host.invalid:5998"}, client_keys=keys)
+    status, lines = end_of(config, tmp_path, 5998)
+    [line] = [line for line in lines if line.startswith("bind: no-such-host.invalid:5998: ")]
+    assert status != 0
+    assert "Unknown" not in line
+
+
 @pytest.mark.parametrize(
     ("source", "path"),
     [

@@ -79,6 +79,13 @@ class Failing:
     def check_served(self, watch: Watch, fault: str, count: int = 4) -> None:
         assert [watch.chat(model=fault).status_code for _ in range(count)] == [200] * count
 
+    def wait_until_renewed(self, watch: Watch, fault: str) -> None:
+        def is_renewed() -> bool:
+            self.check_served(watch, fault, 1)
+            return self.tokens_of(fault)[-1] == self.new_token
+
+        wait_for(is_renewed, 15)
+
     def sends_old_tokens_alone(self, fault: str) -> bool:
         return {self._old_tokens[fault]} == set(self.tokens_of(fault))
 
@@ -148,12 +155,7 @@ def test_requests_are_answered_while_a_renewal_is_on_its_way(failing: Failing) -
             assert failing.sends_old_tokens_alone("held")
         finally:
             failing.held.set()
-
-        def is_renewed() -> bool:
-            failing.check_served(watch, "held", 1)
-            return failing.tokens_of("held")[-1] == failing.new_token
-
-        wait_for(is_renewed, 15)
+        failing.wait_until_renewed(watch, "held")
 
 
 def test_issuer_that_answers_again_is_found_by_the_back_off_alone(failing: Failing) -> None:
@@ -161,12 +163,7 @@ def test_issuer_that_answers_again_is_found_by_the_back_off_alone(failing: Faili
         wait_for(lambda: failing.failures("mended") >= 1)
         failing.check_served(watch, "mended")
         failing.issuers["mended"].answer({"access_token": failing.new_token, "expires_in": 300})
-
-        def is_renewed() -> bool:
-            failing.check_served(watch, "mended", 1)
-            return failing.tokens_of("mended")[-1] == failing.new_token
-
-        wait_for(is_renewed, 15)
+        failing.wait_until_renewed(watch, "mended")
 
 
 def test_retry_after_of_ages_is_obeyed_for_half_of_what_the_token_has_left(failing: Failing) -> None:

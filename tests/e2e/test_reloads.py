@@ -3,12 +3,10 @@
 import hashlib
 import os
 import signal
-import threading
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import httpx
@@ -16,6 +14,7 @@ import pytest
 import yaml
 
 from tests.support.always_true import BODY, CHAT, Watch, always_true
+from tests.support.load import Load
 from tests.support.process_facts import refuses, workers_of
 from tests.support.proxy_process import ProxyProcess
 from tests.support.raw_http import RawCaller, status_of
@@ -31,35 +30,22 @@ SERVES_AGAIN_WITHIN_S = 2.0
 SECRET_FIELD = "X-App-Secret"
 
 
-class KeptLoad:
+class KeptLoad(Load):
     """Callers that keep their connections, as SDKs do; `outcomes` counts statuses and errors."""
 
-    def __init__(self, proxy: ProxyProcess, key: str, threads: int = 4) -> None:
+    def __init__(self, proxy: ProxyProcess, key: str) -> None:
+        super().__init__([proxy])
         self.outcomes: Counter[str] = Counter()
         self._url = proxy.url + CHAT
         self._fields = {"Authorization": f"Bearer {key}"}
-        self._stopped = threading.Event()
-        self._threads = [threading.Thread(target=self._run) for _ in range(threads)]
 
-    def _run(self) -> None:
+    def _repeat(self) -> None:
         with httpx.Client(verify=False, trust_env=False, timeout=30, headers=self._fields) as client:
             while not self._stopped.wait(0.02):
                 try:
                     self.outcomes[str(client.post(self._url, json=BODY).status_code)] += 1
                 except httpx.HTTPError as error:
                     self.outcomes[type(error).__name__] += 1
-
-    def __enter__(self) -> "KeptLoad":
-        for thread in self._threads:
-            thread.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self._stopped.set()
-        for thread in self._threads:
-            thread.join()
 
 
 class Config:

@@ -17,15 +17,7 @@ from bench.soaking.totals import TOTALS, Totals
 from bench.soaking.upheavals import Kill, Upheavals
 
 MB = 10**6
-LEVEL = Level(
-    workers=2,
-    descriptors=20,
-    threads=5,
-    master_descriptors=9,
-    upstream_connections=3,
-    caller_connections=0,
-    in_flight=0,
-)
+LEVEL = Level(2, 20, 5, 9, 3, 0, 0)
 
 
 def good() -> Found:
