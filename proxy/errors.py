@@ -39,6 +39,7 @@ class ProxyError(Exception):
     type = "server_error"
     code = "internal_error"
     message = ""
+    takes_nobody = False  # nothing was begun: the connection was refused, or the answer is 429 or 503
     # Where a body was not read to its end, nobody knows where the next request begins, or it is far.
     ends_connection = False
 
@@ -164,6 +165,7 @@ class UpstreamAnswer(ProxyError):
     def __init__(self, status: int, fields: Fields, body: bytes) -> None:
         super().__init__(f"the upstream answered {status}")
         self.status = status
+        self.takes_nobody = status in (429, 503)
         self.fields = fields
         self.body = body
 

@@ -4,7 +4,7 @@ from flask import Blueprint, Response
 
 from proxy.blueprints.forward import Forward, Forwarder, respond
 from proxy.embedding_answer import to_base64
-from proxy.upstreams.embedding_batches import EmbeddingBatches
+from proxy.upstreams.answer import Answer
 
 PATH = "/embeddings"
 
@@ -16,15 +16,18 @@ def embeddings_blueprint(forwarder: Forwarder) -> Blueprint:
     def create_embedding() -> Response:
         accepted = forwarder.accept()
         convert = to_base64 if accepted.body.members.get("encoding_format") == "base64" else None
-        batches = accepted.upstream.batches
-        if batches is None or not batches.must_split(accepted.body.members):
-            return respond(accepted, accepted.send(PATH), convert=convert)
-        joined = _create_in_batches(accepted, batches)
-        return Response(joined if convert is None else convert(joined), content_type="application/json")
+        answer = accepted.ask(lambda: _create(accepted))
+        if isinstance(answer, bytes):
+            return Response(answer if convert is None else convert(answer), content_type="application/json")
+        return respond(accepted, answer, convert=convert)
 
     return blueprint
 
 
-def _create_in_batches(accepted: Forward, batches: EmbeddingBatches) -> bytes:
+def _create(accepted: Forward) -> Answer | bytes:
+    """The upstream's answer, or the joined one of several where it takes fewer inputs at a time."""
+    batches = accepted.upstream.batches
+    if batches is None or not batches.must_split(accepted.body.members):
+        return accepted.send_once(PATH)
     members = accepted.upstream.members(accepted.body, accepted.model)
     return batches.create(members, fields=accepted.fields, exchange=accepted.exchange)

@@ -5,16 +5,15 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
-from gunicorn.http.errors import ParseException
+from loguru import logger
 
 from proxy import sse
+from proxy.blueprints.caller_body import read_bytes
 from proxy.body import JsonBody, changed_members, read_body, rewrite
-from proxy.caller_source import BODY_S, WRITE_S, waits_are_limited
 from proxy.caller_watch import CallerWatch
-from proxy.errors import BodyTimeout, BodyTooLarge, CallerGone, InvalidChunks, ModelNotAllowed, UpstreamUnavailable
-from proxy.gunicorn_body import TooMuchAnnounced, limit_chunks
+from proxy.errors import ModelNotAllowed, ProxyError, UpstreamUnavailable
 from proxy.headers import Fields, answer_fields, request_fields
 from proxy.lean_flask import LeanResponse as Response
 from proxy.observability.request_log import RequestLog
@@ -27,7 +26,7 @@ from proxy.upstreams.embedding_batches import EmbeddingBatches
 from proxy.upstreams.exchange import Exchange
 from proxy.usage import read_usage
 
-PIECE_BYTES = 1024 * 1024
+T = TypeVar("T")
 JSON_FIELD = ("Content-Type", "application/json")
 STREAM_FIELDS = [
     ("Content-Type", f"{sse.MEDIA_TYPE}; charset=utf-8"),
@@ -48,6 +47,7 @@ class Upstream:
     set_fields: dict[str, Any] = field(default_factory=dict)
     keepalive_s: float | None = None
     batches: EmbeddingBatches | None = None
+    second: "Upstream | None" = None  # asked where this one takes nobody
 
     def members(self, body: JsonBody, model: str) -> dict[str, Any]:
         return changed_members(body, model=model, strip_fields=self.strip_fields, set_fields=self.set_fields)
@@ -56,7 +56,7 @@ class Upstream:
         return rewrite(body, model=model, strip_fields=self.strip_fields, set_fields=self.set_fields)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Forward:
     """One caller's request, read, checked and routed."""
 
@@ -68,12 +68,35 @@ class Forward:
     exchange: Exchange
 
     def send(self, path: str) -> Answer:
+        return self.ask(lambda: self.send_once(path))
+
+    def ask(self, call: Callable[[], T]) -> T:
+        """What `call` gets from the upstream, or from its second where the first takes nobody."""
+        try:
+            return call()
+        except ProxyError as error:
+            if not (error.takes_nobody and self._turn_to_second()):
+                raise
+        return call()
+
+    def send_once(self, path: str) -> Answer:
         content = self.upstream.content(self.body, self.model)
         sent_at = time.monotonic()
         client = self.upstream.client
         answer = client.send("POST", path, content=content, fields=self.fields, exchange=self.exchange)
         self.state.log.sent_at = sent_at
         return answer
+
+    def _turn_to_second(self) -> bool:
+        """Whether there is one that serves the model; it is the upstream from here on."""
+        second = self.upstream.second
+        model = None if second is None else second.models.resolve(self.body.model)
+        if second is None or model is None:
+            return False
+        logger.info("upstream {}: takes nobody, {} is asked", self.upstream.models.upstream, second.models.upstream)
+        self.upstream, self.model = second, model
+        self.state.log.upstream = second.models.upstream
+        return True
 
 
 class Forwarder:
@@ -88,7 +111,7 @@ class Forwarder:
     def accept(self) -> Forward:
         """The current request, ready to be sent. Raises RequestErrors; from here on a caller that leaves is seen."""
         state = current()
-        body = read_body(_read_bytes(state, self._max_body_bytes))
+        body = read_body(read_bytes(state, self._max_body_bytes))
         if state.caller is not None and not is_allowed(state.caller.models, body.model):
             raise ModelNotAllowed("This API key may not use this model.", param="model")
         name, model = resolve(self._maps, body.model)
@@ -165,44 +188,3 @@ def _check_json(body: bytes, content_type: str, *, streamed: bool) -> None:
         raise UpstreamUnavailable(cause="the answer is no JSON")
     if streamed and b'"choices"' not in body and b'"output"' not in body:
         raise UpstreamUnavailable(cause="neither a stream nor a completion where a stream was asked for")
-
-
-def _read_bytes(state: RequestState, most: int) -> bytes:
-    """The request's body. Counted by us: werkzeug's own limit cuts chunked bodies short without a word."""
-    environ = state.environ
-    declared = int(environ["CONTENT_LENGTH"]) if "CONTENT_LENGTH" in environ else None  # checked by gunicorn
-    if declared is not None and declared > most:
-        raise BodyTooLarge(f"The request body is longer than {most} bytes.")
-    stream = environ["wsgi.input"]
-    limit_chunks(stream, most)
-    sock = None if waits_are_limited.get() else environ.get("gunicorn.socket")
-    before_s = None if sock is None else sock.gettimeout()
-    pieces: list[bytes] = []
-    held_bytes = 0
-    deadline = time.monotonic() + BODY_S
-    try:
-        if sock is not None:
-            sock.settimeout(BODY_S)
-        while data := stream.read(min(PIECE_BYTES, most + 1 - held_bytes)):
-            pieces.append(data)
-            held_bytes += len(data)
-            if held_bytes > most:
-                raise TooMuchAnnounced
-            if time.monotonic() > deadline:
-                raise BodyTimeout
-    except TooMuchAnnounced as error:
-        raise BodyTooLarge(f"The request body is longer than {most} bytes.") from error
-    except TimeoutError as error:
-        raise BodyTimeout from error
-    except ParseException as error:
-        raise InvalidChunks from error
-    except OSError as error:
-        raise CallerGone from error
-    finally:
-        if sock is not None:
-            # From here on for writes: a caller that never reads is cut.
-            sock.settimeout(WRITE_S)
-            state.at_end.append(lambda: sock.settimeout(before_s))
-    if declared is not None and held_bytes < declared:
-        raise CallerGone
-    return pieces[0] if len(pieces) == 1 else b"".join(pieces)

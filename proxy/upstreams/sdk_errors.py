@@ -27,7 +27,17 @@ def translate_error(error: Exception, exchange: Exchange | None = None) -> Proxy
     cause = str(source) if isinstance(source, TunnelError) else type(source).__name__
     if isinstance(error, APITimeoutError | httpx2.TimeoutException):
         return UpstreamTimeout(cause=cause)
-    return UpstreamUnavailable(cause=cause)
+    unavailable = UpstreamUnavailable(cause=cause)
+    unavailable.takes_nobody = isinstance(source, httpx2.ConnectError) and _was_refused(source)
+    return unavailable
+
+
+def _was_refused(error: BaseException) -> bool:
+    """Whether that is what lies under it; of several addresses all were tried, and the last or each is told."""
+    if isinstance(error, BaseExceptionGroup):
+        return all(map(_was_refused, error.exceptions))
+    below = error.__cause__ or error.__context__
+    return isinstance(error, ConnectionRefusedError) or (below is not None and _was_refused(below))
 
 
 def _fields_of(response: httpx2.Response) -> Fields:

@@ -1,4 +1,4 @@
-"""Bodies as gunicorn's parser makes them; the limit of chunks is in blueprints/test_forward, as the app sets it."""
+"""Bodies as gunicorn's parser makes them; the limit of chunks is in blueprints/test_caller_body, as the app sets it."""
 
 import socket
 from collections.abc import Iterator

@@ -10,7 +10,7 @@ import pytest
 from gunicorn.http.body import Body, LengthReader
 from gunicorn.http.unreader import IterUnreader
 
-from proxy.blueprints.forward import _read_bytes
+from proxy.blueprints.caller_body import read_bytes
 from proxy.caller_source import BODY_S, WRITE_S, waits_are_limited
 from proxy.errors import BodyTooLarge
 from proxy.gunicorn_body import LimitedChunks
@@ -55,17 +55,17 @@ def chunked(*chunks: bytes, end: bytes = b"") -> Body:
 @pytest.mark.parametrize("most", AROUND_GUNICORNS_STEPS)
 def test_body_of_the_most_bytes_is_read_whole_whatever_bytes_are_in_it(most: int) -> None:
     raw = (b"\nx" * most)[:most]
-    assert _read_bytes(request(chunked(raw, end=b"0\r\n\r\n")), most) == raw
+    assert read_bytes(request(chunked(raw, end=b"0\r\n\r\n")), most) == raw
     length = Body(LengthReader(IterUnreader(then_silence(raw)), most))
-    assert _read_bytes(request(length, CONTENT_LENGTH=str(most)), most) == raw
+    assert read_bytes(request(length, CONTENT_LENGTH=str(most)), most) == raw
 
 
 @pytest.mark.parametrize("most", AROUND_GUNICORNS_STEPS)
 def test_body_in_chunks_is_too_large_with_the_first_byte_past_the_most(most: int) -> None:
     with pytest.raises(BodyTooLarge):
-        _read_bytes(request(chunked(b" " * most, b" ")), most)
+        read_bytes(request(chunked(b" " * most, b" ")), most)
     with pytest.raises(BodyTooLarge):
-        _read_bytes(request(chunked(b"\n" * (most + 1))), most)
+        read_bytes(request(chunked(b"\n" * (most + 1))), most)
 
 
 @pytest.mark.parametrize(
@@ -74,18 +74,18 @@ def test_body_in_chunks_is_too_large_with_the_first_byte_past_the_most(most: int
 def test_chunk_that_is_too_large_is_refused_before_it_comes(head: bytes) -> None:
     stream = Body(LimitedChunks(SimpleNamespace(), IterUnreader(then_silence(head))))
     with pytest.raises(BodyTooLarge):
-        _read_bytes(request(stream), 10)
+        read_bytes(request(stream), 10)
 
 
 def test_body_of_any_other_server_is_counted_as_it_comes() -> None:
-    assert _read_bytes(request(BytesIO(b"x" * 10)), 10) == b"x" * 10
+    assert read_bytes(request(BytesIO(b"x" * 10)), 10) == b"x" * 10
     with pytest.raises(BodyTooLarge):
-        _read_bytes(request(BytesIO(b"x" * 11)), 10)
+        read_bytes(request(BytesIO(b"x" * 11)), 10)
 
 
 def test_length_that_is_too_large_is_refused_before_reading() -> None:
     with pytest.raises(BodyTooLarge):
-        _read_bytes(request(Body(LengthReader(IterUnreader(then_silence()), 11)), CONTENT_LENGTH="11"), 10)
+        read_bytes(request(Body(LengthReader(IterUnreader(then_silence()), 11)), CONTENT_LENGTH="11"), 10)
 
 
 # How long it may take
@@ -95,7 +95,7 @@ def test_length_that_is_too_large_is_refused_before_reading() -> None:
 def test_waits_are_limited_here_whatever_the_sockets_own_limit_is(before_s: float | None) -> None:
     sock = FakeSocket(before_s)
     state = request(BytesIO(b"{}"), **{"gunicorn.socket": sock})
-    assert _read_bytes(state, 10) == b"{}"
+    assert read_bytes(state, 10) == b"{}"
     assert sock.timeouts_s == [before_s, BODY_S, WRITE_S]
     [put_back] = state.at_end
     put_back()
@@ -108,7 +108,7 @@ def test_worker_that_limits_the_waits_itself_is_left_alone() -> None:
     def read() -> None:
         waits_are_limited.set(True)
         state = request(BytesIO(b"{}"), **{"gunicorn.socket": sock})
-        assert _read_bytes(state, 10) == b"{}"
+        assert read_bytes(state, 10) == b"{}"
         assert state.at_end == []
 
     copy_context().run(read)
