@@ -36,16 +36,18 @@ class Body(Protocol):
 class StreamRelay:
     """An upstream's event stream as frames that every client reads; `end` tells how it went once it is closed."""
 
-    __slots__ = ("_body", "_frames", "_keepalive_s", "bytes_sent", "end", "first_byte_at", "frames")
+    __slots__ = ("_body", "_frames", "_keepalive_s", "_named", "bytes_sent", "end", "first_byte_at", "frames")
 
-    def __init__(self, body: Body, *, keepalive_s: float | None) -> None:
+    def __init__(self, body: Body, *, keepalive_s: float | None, named: bool = False) -> None:
+        """`named`: its events have names, and its end no [DONE]."""
         self.end: End = "caller_gone"  # until something else is known
         self.bytes_sent = 0
         self.frames = 0  # comments among them
         self.first_byte_at: float | None = None  # time.monotonic()
         self._body = body
         self._keepalive_s = keepalive_s
-        self._frames = sse.FrameReader()
+        self._named = named
+        self._frames = sse.FrameReader(named=named)
 
     def __iter__(self) -> Iterator[bytes]:
         frames, keepalive_s = self._frames, self._keepalive_s
@@ -95,7 +97,7 @@ class StreamRelay:
             self._body.close()
 
     def _at_clean_end(self) -> Iterator[bytes]:
-        """The body ended without [DONE]: all right after a finish_reason, else it was cut where nobody can see it."""
+        """The body ended without [DONE]: all right after what ends an answer, else it was cut where nobody can see it."""
         block = self._frames.end()
         if block:
             yield block
@@ -103,7 +105,8 @@ class StreamRelay:
             self.end = "done"
         elif self._frames.is_finished:
             self.end = "done"
-            yield sse.DONE
+            if not self._named:
+                yield sse.DONE
         else:
             self.end = "cut"
             if not self._frames.ended_in_error:

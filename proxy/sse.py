@@ -2,8 +2,9 @@
 
 A frame that leaves is one line `data: ` + text, LF, and a blank line, or a comment line and a blank line. The WHATWG
 standard allows much more (CR and CRLF, several `data` lines, `event`, `id`, `retry`, a byte order mark), and each of it
-breaks some client. Frames that already are so are not touched, and most streams consist of nothing else: they are
-recognised several at a time by one regular expression, and one alone by less.
+breaks some client. Where the API itself names its events (responses, images, audio) their `event` line stays, and there
+is no [DONE] but the upstream's. Frames that already are so are not touched, and most streams consist of nothing else:
+they are recognised several at a time by one regular expression, and one alone by less.
 """
 
 import json
@@ -17,6 +18,7 @@ MEDIA_TYPE = "text/event-stream"
 
 _LATER_DONE = b"\n\n" + DONE
 _CLEAN = re.compile(rb"(?:(?:data: (?:[^\s\[][^\r\n]*|\[DONE\])|:[^\r\n]*)\n\n)+")
+_CLEAN_NAMED = re.compile(rb"(?:(?:(?:event: [^\s][^\r\n]*\n)?data: (?:[^\s\[][^\r\n]*|\[DONE\])|:[^\r\n]*)\n\n)+")
 _LINE_END = re.compile(rb"\r\n|\r|\n")
 # What says that nothing is missing: of chat and completions, and of the typed events of responses, images and audio.
 _FINISHED = re.compile(
@@ -27,6 +29,7 @@ _FINISHED = re.compile(
 _ANSWER = re.compile(rb'"choices"\s*:\s*\[\s*\{|"type"\s*:\s*"|"error"\s*:')
 _COMMENTS = re.compile(rb"(?::[^\n]*\n\n)+")
 _ERROR = re.compile(rb'data: \{\s*"error"\s*:')
+_NAMED_ERROR = re.compile(rb'(?:event: [^\n]*\n)?data: \{\s*(?:"error"\s*:|"type"\s*:\s*"error")')
 _BOM = b"\xef\xbb\xbf"
 
 
@@ -43,10 +46,13 @@ def error_frame(message: str, *, type_: str, code: str) -> bytes:
 class FrameReader:
     """Bytes of an event stream in, clean whole frames out. Time is linear in the bytes however they are cut."""
 
-    __slots__ = ("_at_start", "_held", "_lines", "_recent", "_searched", "done")
+    __slots__ = ("_at_start", "_clean", "_held", "_lines", "_named", "_recent", "_searched", "done")
 
-    def __init__(self) -> None:
+    def __init__(self, *, named: bool = False) -> None:
+        """`named`: the names of events are the API's own, and stay."""
         self.done = False  # [DONE] went out; whatever follows is dropped
+        self._named = named
+        self._clean = _CLEAN_NAMED if named else _CLEAN
         self._held = bytearray()  # no whole frame yet
         self._searched = 0  # bytes of it in which no frame's end was found
         self._lines: _LineReader | None = None  # from the first CR on
@@ -73,7 +79,7 @@ class FrameReader:
         if self._lines is None and b"\r" not in data:
             return self._feed_lf(data)
         if self._lines is None:
-            self._lines = _LineReader()
+            self._lines = _LineReader(self._named)
             data = bytes(self._held) + data
             self._held.clear()
         return self._out(self._lines.feed(data))
@@ -85,7 +91,7 @@ class FrameReader:
         """
         if self.done:
             return b""
-        lines = self._lines or _LineReader()
+        lines = self._lines or _LineReader(self._named)
         frames = lines.feed(bytes(self._held) + b"\n\n").split(b"\n\n")[:-1]
         return self._out(b"".join(frame + b"\n\n" for frame in frames if _is_whole(frame)))
 
@@ -98,15 +104,16 @@ class FrameReader:
     @property
     def ended_in_error(self) -> bool:
         """Whether the last frame is the upstream's own error event."""
-        return bool(_ERROR.match(self._last_frame()))
+        pattern = _NAMED_ERROR if self._named else _ERROR
+        return bool(pattern.match(self._last_frame()))
 
     def _feed_lf(self, data: bytes) -> bytes:
         if self._held or not data.endswith(b"\n\n"):
             data = self._whole_frames(data)
         if len(data) > FRAME_MOST_BYTES:
             _check_length(max(map(len, data.split(b"\n\n"))))
-        if data and not _CLEAN.fullmatch(data):
-            data = _LineReader().feed(data)
+        if data and not self._clean.fullmatch(data):
+            data = _LineReader(self._named).feed(data)
         return self._out(data)
 
     def _whole_frames(self, data: bytes) -> bytes:
@@ -158,7 +165,9 @@ class FrameReader:
 class _LineReader:
     """The slow way, line by line as the standard says: fields are told apart and events put together anew."""
 
-    def __init__(self) -> None:
+    def __init__(self, named: bool) -> None:
+        self._named = named
+        self._name = b""
         self._line = bytearray()  # no line end yet
         self._data: list[bytes] = []
         self._data_bytes = 0
@@ -191,6 +200,8 @@ class _LineReader:
             self._data.append(value.removeprefix(b" "))
             self._data_bytes += len(value) + 1  # empty lines take memory too
             _check_length(self._data_bytes)
+        elif name == b"event" and self._named:
+            self._name = value.removeprefix(b" ").strip()
         return b""
 
     def _event(self) -> bytes:
@@ -198,13 +209,16 @@ class _LineReader:
         text = b" ".join(self._data)
         if text.strip() == b"[DONE]":
             text = b"[DONE]"
+        name = b"event: " + self._name + b"\n" if self._name else b""
+        self._name = b""
         self._data.clear()
         self._data_bytes = 0
-        return b"data: " + text + b"\n\n" if text.strip() else b""
+        return name + b"data: " + text + b"\n\n" if text.strip() else b""
 
 
 def _is_whole(frame: bytes) -> bool:
-    text = frame.removeprefix(b"data: ")
+    text = frame[frame.find(b"\n") + 1 :] if frame.startswith(b"event: ") else frame
+    text = text.removeprefix(b"data: ")
     if frame.startswith(b":") or text == b"[DONE]":
         return True
     try:

@@ -34,7 +34,8 @@ STREAM_FIELDS = [
     ("X-Accel-Buffering", "no"),  # nginx would else hold frames back
 ]
 
-Kind = Literal["completion", "json", "binary"]  # a completion may be asked for as a stream
+# A completion and a response may be asked for as a stream; those of a completion alone have no names for their events.
+Kind = Literal["completion", "response", "json", "binary"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +147,8 @@ def respond(
     content_type, fields = _split_content_type(answer_fields(answer.fields))
     media_type = content_type.partition(";")[0].strip().lower()
     if media_type == sse.MEDIA_TYPE:
-        relay = StreamRelay(answer, keepalive_s=accepted.upstream.keepalive_s)
+        named = kind != "completion"
+        relay = StreamRelay(answer, keepalive_s=accepted.upstream.keepalive_s, named=named)
         return Response(relay, status=answer.status, headers=[*STREAM_FIELDS, *fields])
     if kind == "binary" and media_type == "text/html":
         answer.close()
@@ -156,7 +158,7 @@ def respond(
         content_type = content_type or "application/octet-stream"
         return Response(PieceRelay(answer), status=answer.status, headers=[("Content-Type", content_type), *fields])
     body = read_or_relay(answer) if convert is None else convert(read_whole(answer))
-    streamed = accepted.body.stream and kind == "completion"
+    streamed = accepted.body.stream and kind in ("completion", "response")
     if isinstance(body, PieceRelay):
         try:
             start = b"".join(body.start) if streamed else body.start[0]

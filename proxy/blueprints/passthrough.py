@@ -8,7 +8,7 @@ from proxy.blueprints.forward import Forwarder, Kind
 
 ROUTES: dict[str, Kind] = {
     "/completions": "completion",
-    "/responses": "completion",
+    "/responses": "response",
     "/rerank": "json",
     "/moderations": "json",
     "/images/generations": "json",

@@ -1,5 +1,6 @@
 """Event streams: frames as they come, whatever the upstream does, and nothing left open when somebody goes away."""
 
+import hashlib
 import json
 import re
 from typing import Any
@@ -49,6 +50,23 @@ def test_bytes_are_what_the_upstream_sent_when_its_frames_are_clean(
     sent = [f'data: {{"choices": [{{"delta": {{"content": "zë {n}"}}}}]}}\n\n'.encode() for n in range(50)] + [DONE]
     sandbox.frames(*sent)
     assert read_stream(proxy) == b"".join(sent)
+
+
+def test_typed_events_of_a_response_are_not_touched(proxy: ProxyProcess, sandbox: SandboxClient) -> None:
+    asked = {"model": "m", "input": "Hello", "stream": True}
+    answer = httpx.post(f"{proxy.url}/v1/responses", json=asked, timeout=20, trust_env=False)
+    assert answer.headers["Content-Type"] == "text/event-stream; charset=utf-8"
+    assert answer.content.startswith(b"event: response.created\ndata: {")
+    assert hashlib.sha256(answer.content).hexdigest() == sandbox.last()["answer_sha256"]
+
+
+def test_a_cut_response_ends_with_the_error_event(proxy: ProxyProcess, sandbox: SandboxClient) -> None:
+    sandbox.faults(upstream=[{"kind": "cut", "frames": 2}])
+    asked = {"model": "m", "input": "Hello", "stream": True}
+    answer = httpx.post(f"{proxy.url}/v1/responses", json=asked, timeout=20, trust_env=False)
+    *events, last, _ = answer.content.split(b"\n\n")
+    assert [event.partition(b"\n")[0] for event in events[:1]] == [b"event: response.created"]
+    assert last.startswith(BROKE_OFF)
 
 
 def test_the_first_frame_arrives_before_the_second_leaves_the_upstream(

@@ -129,6 +129,27 @@ def test_cut_stream_ends_with_one_error_event_and_no_done(reads: list[bytes | Pr
     assert body.closed
 
 
+NAMED = b'event: response.created\ndata: {"type":"response.created"}\n\n'
+COMPLETED = b'event: response.completed\ndata: {"type":"response.completed"}\n\n'
+
+
+@pytest.mark.parametrize(
+    ("reads", "pieces", "end"),
+    [
+        pytest.param([NAMED, COMPLETED], [NAMED, COMPLETED], "done", id="its own end"),
+        pytest.param([NAMED, COMPLETED + DONE], [NAMED, COMPLETED + DONE], "done", id="the upstream says [DONE]"),
+        pytest.param([NAMED], [NAMED, BROKE_OFF], "cut", id="no end"),
+        pytest.param([NAMED, UpstreamUnavailable()], [NAMED, BROKE_OFF], "cut", id="broken"),
+    ],
+)
+def test_stream_whose_events_have_names_crosses_as_it_is(
+    reads: list[bytes | ProxyError], pieces: list[bytes], end: str
+) -> None:
+    relay = StreamRelay(FakeBody(*reads), keepalive_s=4, named=True)
+    assert list(relay) == pieces
+    assert relay.end == end
+
+
 def test_stream_that_takes_too_long_ends_with_one_error_event() -> None:
     pieces, relay, _ = relayed(FRAME, UpstreamTimeout())
     assert pieces == [FRAME, BROKE_OFF]

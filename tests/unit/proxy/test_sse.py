@@ -95,6 +95,59 @@ def test_what_comes_out_does_not_depend_on_the_cuts(parts: list[bytes], cuts: li
     assert frames_of(cut(stream, cuts)) == frames_of([stream])
 
 
+# Where the API names its events.
+
+
+@pytest.mark.parametrize(
+    ("stream", "frames"),
+    [
+        pytest.param(b"event: x\ndata: 1\n\n", b"event: x\ndata: 1\n\n", id="clean"),
+        pytest.param(b"data: 1\n\n", b"data: 1\n\n", id="without a name"),
+        pytest.param(b"event:x\r\nid: 7\r\ndata:1\r\n\r\n", b"event: x\ndata: 1\n\n", id="CRLF, id, no blanks"),
+        pytest.param(b"data: 1\nevent: x\n\n", b"event: x\ndata: 1\n\n", id="name behind the data"),
+        pytest.param(b"event: x\nevent: y\ndata: 1\n\n", b"event: y\ndata: 1\n\n", id="two names"),
+        pytest.param(b"event: x\n\ndata: 1\n\n", b"data: 1\n\n", id="name of an event without data"),
+        pytest.param(b"event:\ndata: 1\n\n", b"data: 1\n\n", id="empty name"),
+        pytest.param(b"event: x\n: c\ndata: 1\n\n", b": c\n\nevent: x\ndata: 1\n\n", id="comment inside"),
+        pytest.param(b"data: [DONE]\n\n", b"data: [DONE]\n\n", id="the upstream's own [DONE]"),
+        pytest.param(b'event: x\ndata: {"a"', b"", id="half an event at the end"),
+        pytest.param(b'event: x\ndata: {"a": 1}\n', b'event: x\ndata: {"a": 1}\n\n', id="no blank line at the end"),
+    ],
+)
+@pytest.mark.parametrize("size", [1, 3, 1000])
+def test_names_of_events_stay_where_they_are_the_apis_own(stream: bytes, frames: bytes, size: int) -> None:
+    reader = FrameReader(named=True)
+    pieces = [reader.feed(stream[at : at + size]) for at in range(0, len(stream), size)]
+    assert b"".join([*pieces, reader.end()]) == frames
+
+
+@given(
+    st.lists(st.sampled_from([b"event: x\n", b"event:\n", b"data: 1\n", b": c\n", b"id: 5\n", b"\n", b"\r"])), _CUTS
+)
+def test_named_frames_do_not_depend_on_the_cuts_and_pass_again_as_they_are(parts: list[bytes], cuts: list[int]) -> None:
+    def read(pieces: list[bytes]) -> bytes:
+        reader = FrameReader(named=True)
+        return b"".join([*map(reader.feed, pieces), reader.end()])
+
+    frames = read(cut(b"".join(parts), cuts))
+    assert frames == read([b"".join(parts)]) == read([frames])
+
+
+@pytest.mark.parametrize(
+    ("named", "frame", "is_error"),
+    [
+        pytest.param(True, b'event: error\ndata: {"type":"error","message":"m"}\n\n', True, id="of a named stream"),
+        pytest.param(True, b'data: {"error":{}}\n\n', True, id="as in a chat"),
+        pytest.param(True, b'event: error\ndata: {"type":"error.not"}\n\n', False, id="another type"),
+        pytest.param(False, b'data: {"type":"error","message":"m"}\n\n', False, id="which no chat client raises from"),
+    ],
+)
+def test_error_events_of_named_streams(named: bool, frame: bytes, is_error: bool) -> None:
+    reader = FrameReader(named=named)
+    assert reader.feed(frame) == frame
+    assert reader.ended_in_error == is_error
+
+
 # Most streams go by the fast way. What it may take for clean, the slow one must leave as it is.
 
 _TEXT = st.sampled_from(
