@@ -5,8 +5,27 @@ import sys
 
 from config import ConfigError, load_or_keep
 
+
+def _patch(settings):
+    """Before anything else is imported: a lock or a socket made earlier would block the whole worker."""
+    if settings.server.worker_class == "gevent":
+        from gevent import monkey
+
+        monkey.patch_all()
+
+
+def _adapter_faults(settings):
+    """Adapters are imported here already: one that has gone bad must not end workers, and with them the server."""
+    if all(upstream.adapter is None for upstream in settings.upstreams):
+        return ()
+    _patch(settings)
+    from proxy.upstream_clients import adapter_faults
+
+    return adapter_faults(settings.upstreams)
+
+
 try:
-    _settings, _faults = load_or_keep()
+    _settings, _faults = load_or_keep(_adapter_faults)
 except ConfigError as error:
     # One clear line per fault and no worker that dies again and again.
     sys.exit("\n".join(f"config: {fault}" for fault in error.faults))
@@ -14,11 +33,7 @@ except ConfigError as error:
 GC_THRESHOLD = 10_000  # containers made and not yet gone, against Python's 700
 
 _server = _settings.server
-if _server.worker_class == "gevent":
-    # Before anything else is imported: a lock or a socket made earlier would block the whole worker.
-    from gevent import monkey
-
-    monkey.patch_all()
+_patch(_settings)
 
 import os  # noqa: E402
 import socket  # noqa: E402

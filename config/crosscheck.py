@@ -35,6 +35,7 @@ def cross_faults(document: Mapping[str, Any]) -> _Faults:
     yield from _single_active_unshared(document)
     yield from _store_url(document)
     yield from _token_header_in_headers(document)
+    yield from _fail_overs_to_nobody(document)
     yield from _repeated(document, "upstreams", "name")
     yield from _repeated(document, "client_keys", "label")
     # Hex digits mean the same in both cases.
@@ -132,6 +133,16 @@ def _token_header_in_headers(document: Mapping[str, Any]) -> _Faults:
                     ("upstreams", index, "headers", name),
                     "must not be the token_header: it carries the token",
                 )
+
+
+def _fail_overs_to_nobody(document: Mapping[str, Any]) -> _Faults:
+    names = [str(upstream.get("name")) for _, upstream in _items(document, "upstreams")]
+    for index, upstream in _items(document, "upstreams"):
+        second = upstream.get("fail_over_to")
+        others = [name for name in names if name != upstream.get("name")]
+        if isinstance(second, str) and second not in others:
+            choices = ", ".join(["null", *others])
+            yield ("upstreams", index, "fail_over_to"), f"must name another one of upstreams: {choices}"
 
 
 def _repeated(document: Mapping[str, Any], section: str, member: str, normalise: Callable[[str], str] = str) -> _Faults:

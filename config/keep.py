@@ -5,6 +5,8 @@ are forked from the master and find the settings here, so a file that is half ed
 in place of a killed one.
 """
 
+from collections.abc import Callable, Sequence
+
 from config.errors import ConfigError
 from config.load import load
 from config.schema import Settings
@@ -12,11 +14,17 @@ from config.schema import Settings
 _kept: Settings | None = None
 
 
-def load_or_keep() -> tuple[Settings, tuple[str, ...]]:
-    """The settings of the file, or the last good ones with the file's faults. Raises ConfigError at the first start."""
+def load_or_keep(faults_of: Callable[[Settings], Sequence[str]] = lambda _: ()) -> tuple[Settings, tuple[str, ...]]:
+    """The settings of the file, or the last good ones with the file's faults. Raises ConfigError at the first start.
+
+    `faults_of` tells what is wrong with settings that this package finds good.
+    """
     global _kept
     try:
-        _kept = load()
+        settings = load()
+        if faults := faults_of(settings):
+            raise ConfigError(faults)
+        _kept = settings
     except ConfigError as error:
         if _kept is None:
             raise

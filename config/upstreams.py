@@ -2,21 +2,25 @@
 
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any, TypeAlias
 
-from pydantic import AfterValidator, field_validator
+from pydantic import AfterValidator, PlainValidator, ValidationInfo, field_validator
 
 from config.addresses import check_base_url, check_http_proxy
 from config.certificates import CaBundle, ClientCert
 from config.errors import Fault
 from config.fields import FIELDS_DIFFER, FieldName, FieldValue
 from config.secret_ref import SecretRef
-from config.values import NOT_EMPTY, Count, Label, RequiredSecret, Seconds, Section, Text
+from config.values import NOT_EMPTY, Count, Label, RequiredSecret, Seconds, Section, Text, config_folder
 
 # `model` is chosen by `models`, `stream` by the caller.
 _RESERVED_MEMBERS = ("model", "stream")
 _PREFIX = re.compile(r"([!-~]([ -~]*[!-~])?)?")
 _RENEWABLE = (401, 403)
+ADAPTERS = ("dashscope", "plain_sse")
+_OWN_ADAPTER = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*", re.ASCII)
 
 
 def _check_prefix(prefix: str) -> str:
@@ -46,6 +50,20 @@ def _check_http_proxy(secret: SecretRef) -> SecretRef:
 HttpProxyUrl: TypeAlias = Annotated[RequiredSecret, AfterValidator(_check_http_proxy)]
 
 
+@dataclass(frozen=True, slots=True)
+class AdapterName:
+    """One of ADAPTERS, or `package.module:Class`; `folder` is the config file's, where the module may be."""
+
+    name: str
+    folder: Path
+
+
+def _adapter(value: object, info: ValidationInfo) -> AdapterName:
+    if not isinstance(value, str) or not (value in ADAPTERS or _OWN_ADAPTER.fullmatch(value)):
+        raise Fault(f"must be {', '.join(ADAPTERS)} or package.module:Class")
+    return AdapterName(value, config_folder(info))
+
+
 class Embeddings(Section):
     """At most `max_batch` inputs in one request (null: never split), `concurrency` requests at a time."""
 
@@ -67,6 +85,7 @@ class Upstream(Section):
 
     name: Label
     base_url: Annotated[str, AfterValidator(check_base_url)]
+    adapter: Annotated[AdapterName, PlainValidator(_adapter)] | None = None
     token_source: str | None = None
     token_header: FieldName = "Authorization"
     token_prefix: Annotated[str, AfterValidator(_check_prefix)] = "Bearer"
@@ -81,6 +100,7 @@ class Upstream(Section):
     http_proxy: HttpProxyUrl | None = None
     ca_bundle: CaBundle | None = None
     client_cert: ClientCert | None = None
+    fail_over_to: str | None = None  # the name of another: asked where this one takes nobody
 
     @field_validator("models")
     @classmethod

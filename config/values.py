@@ -54,7 +54,7 @@ def _check_label(label: str) -> str:
 
 
 def _existing_file(path: Path, info: ValidationInfo) -> Path:
-    absolute = _folder(info) / path
+    absolute = config_folder(info) / path
     expected = "must be the path of an existing file"
     with _looking(expected):
         if not absolute.is_file():
@@ -63,7 +63,7 @@ def _existing_file(path: Path, info: ValidationInfo) -> Path:
 
 
 def _file_to_come(path: Path, info: ValidationInfo) -> Path:
-    absolute = _folder(info) / path
+    absolute = config_folder(info) / path
     expected = "must be the path of a file in an existing folder"
     with _looking(expected):
         # pathlib finds nothing at a path with NUL, and the file could never come.
@@ -80,7 +80,8 @@ def _looking(expected: str) -> Iterator[None]:
         raise Fault(f"{expected} ({error.strerror})") from None
 
 
-def _folder(info: ValidationInfo) -> Path:
+def config_folder(info: ValidationInfo) -> Path:
+    """The config file's, from which relative paths count."""
     folder: Path = (info.context or {}).get("folder", Path())
     return folder
 
@@ -91,7 +92,7 @@ def _secret(value: object, info: ValidationInfo) -> SecretRef:
     if isinstance(value, str):
         return SecretRef(text=value)
     if isinstance(value, dict) and value.keys() == {"file"}:
-        return _secret_file(value["file"], _folder(info))
+        return _secret_file(value["file"], config_folder(info))
     raise Fault("must be text (a number in quotes) or {file: path}")
 
 

@@ -2,9 +2,10 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from flask import Blueprint, Flask
 
@@ -17,8 +18,11 @@ from proxy.blueprints.chat import chat_blueprint
 from proxy.blueprints.embeddings import embeddings_blueprint
 from proxy.blueprints.forward import Forwarder, Upstream
 from proxy.blueprints.models import models_blueprint
-from proxy.blueprints.operations import health_blueprint, metrics_blueprint, openapi_blueprint, status_blueprint
+from proxy.blueprints.operations import health_blueprint, metrics_blueprint, openapi_blueprint
+from proxy.blueprints.own_host import answer_to_own_host_only
 from proxy.blueprints.passthrough import passthrough_blueprint
+from proxy.blueprints.status import UpstreamFacts, WorkerStatus, status_blueprint
+from proxy.blueprints.uploads import uploads_blueprint
 from proxy.caller_watch import CallerWatch
 from proxy.descriptors import idle_most, requests_most
 from proxy.hooks import Hooks
@@ -76,9 +80,10 @@ def create_app(settings: Settings) -> Flask:
         [section.name for section in settings.upstreams], list(settings.token_sources), folder_of_environment()
     )
     parts = build_parts(settings, metrics)
-    upstreams = [_upstream(section, parts) for section in settings.upstreams]
+    upstreams = _upstreams(settings.upstreams, parts)
     paths = [prefix + version for prefix in settings.server.url_prefixes for version in VERSION_PATHS]
-    slots = Slots(requests_most(settings.server.worker_requests))
+    most = requests_most(settings.server.worker_requests)
+    slots = Slots(most)
     hooks = Hooks(
         _client_keys(settings.client_keys),
         _rates(settings.token_store),
@@ -96,18 +101,23 @@ def create_app(settings: Settings) -> Flask:
         chat_blueprint(forwarder),
         embeddings_blueprint(forwarder),
         passthrough_blueprint(forwarder),
+        uploads_blueprint(forwarder, max_body_bytes=settings.server.max_body_bytes),
         models_blueprint(upstreams, forwarder),
     ):
         hooks.guard(blueprint)
         _register_everywhere(app, blueprint, settings.server.url_prefixes)
     used = {section.token_source for section in settings.upstreams}
     used_holders = {name: holder for name, holder in parts.holders.items() if name in used}
-    app.register_blueprint(health_blueprint(used_holders, lambda: parts.is_ending()))
+    facts = [_facts(section) for section in settings.upstreams]
+    status = WorkerStatus(parts.holders, facts, slots, requests_most=most, is_ending=lambda: parts.is_ending())
+    app.register_blueprint(health_blueprint(status.not_ready))
     for blueprint in (
-        status_blueprint(parts.holders, list(parts.upstreams), slots),
+        status_blueprint(status),
         metrics_blueprint(MetricsPage(metrics, used_holders).text, CONTENT_TYPE),
     ):
-        if not settings.server.is_loopback:
+        if settings.server.is_loopback:
+            answer_to_own_host_only(blueprint)
+        else:
             hooks.guard_operations(blueprint)
         app.register_blueprint(blueprint)
     app.register_blueprint(openapi_blueprint(cache(lambda: _document(app, hooks, settings, paths))))
@@ -190,6 +200,13 @@ def _client_keys(sections: tuple[ClientKey, ...]) -> ClientKeys:
     )
 
 
+def _upstreams(sections: Sequence[UpstreamSection], parts: Parts) -> list[Upstream]:
+    """Each with its second, which has none: a request goes one step and no further."""
+    by_name = {section.name: _upstream(section, parts) for section in sections}
+    seconds = {section.name: by_name.get(section.fail_over_to or "") for section in sections}
+    return [replace(upstream, second=seconds[name]) for name, upstream in by_name.items()]
+
+
 def _upstream(section: UpstreamSection, parts: Parts) -> Upstream:
     return Upstream(
         models=ModelMap(section.name, section.models),
@@ -199,6 +216,10 @@ def _upstream(section: UpstreamSection, parts: Parts) -> Upstream:
         keepalive_s=section.keepalive_comment_s,
         batches=build_batches(section, _holder(section, parts.holders), parts.event_loop),
     )
+
+
+def _facts(section: UpstreamSection) -> UpstreamFacts:
+    return UpstreamFacts(section.name, urlsplit(section.base_url).netloc, section.models, section.token_source)
 
 
 def _holder(section: UpstreamSection, holders: Mapping[str, TokenHolder]) -> TokenHolder | None:

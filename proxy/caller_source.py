@@ -35,9 +35,9 @@ class CallerSource:
         """`has_begun`: some of it came with the request before."""
         self._deadline = time.monotonic() + HEAD_S if has_begun else None
 
-    def expect_body(self) -> None:
+    def expect_body(self, within_s: float | None = None) -> None:
         """From here on, for what the app reads of it and for what it leaves."""
-        self._deadline = time.monotonic() + BODY_S
+        self._deadline = time.monotonic() + (BODY_S if within_s is None else within_s)
 
     def recv(self, most: int) -> bytes:
         """The next bytes, b"" at the end. Raises OSError, of which TimeoutError where they took too long."""

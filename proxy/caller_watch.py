@@ -1,10 +1,10 @@
 """Sees callers that go away while their request runs; a WSGI server alone would notice at its second write only.
 
 One thread (a greenlet under gevent) per worker watches the sockets of all requests that run for longer than a moment;
-most are over before it would be worth the while. A socket that turns readable is looked at without taking anything:
-nothing there means that the caller has closed it. A caller that only closed its sending half looks the same and is
-taken for gone, as nginx does. With bytes of a next, pipelined request before that end the socket stays readable, and
-the system is asked for the connection's state from then on.
+most are over before it would be worth the while. When a socket turns readable, the system is asked for the state of
+its connection. A caller that only closed its sending half looks the same as one that has gone, and is taken for it, as
+nginx does. With bytes before that end, of a body or of a next, pipelined request, the socket stays readable, and the
+system is asked again and again from then on.
 """
 
 import selectors
@@ -101,6 +101,10 @@ class CallerWatch:
 
 
 def _is_closed(sock: socket.socket) -> bool:
+    """By the state of the connection: where a body is still read, a look may find nothing left, and would wait."""
+    has_ended = _has_ended(sock)
+    if has_ended is not None:
+        return has_ended
     try:
         return not sock.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
     except BlockingIOError:
@@ -109,12 +113,12 @@ def _is_closed(sock: socket.socket) -> bool:
         return True
 
 
-def _has_ended(sock: socket.socket) -> bool:
-    """Whether the peer has closed it, whatever is left to be read."""
+def _has_ended(sock: socket.socket) -> bool | None:
+    """Whether the peer has closed it, whatever is left to be read; None where it is no TCP."""
     try:
         return sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] != _TCP_ESTABLISHED
-    except OSError:  # no TCP
-        return False
+    except OSError:
+        return None
 
 
 def _shut_down(sock: socket.socket) -> None:

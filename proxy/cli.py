@@ -10,6 +10,7 @@ from pydantic import TypeAdapter, ValidationError
 from config import ConfigError, Settings, load
 from config.values import Label
 from proxy.doctor import Report, examine, print_token_states, take_over_log
+from proxy.upstream_clients import adapter_faults
 
 KEY_BYTES = 32
 
@@ -71,7 +72,10 @@ def doctor(path: str, model: str | None, embedding_model: str | None) -> None:
 
 def _load(path: str) -> Settings:
     try:
-        return load(path)
+        settings = load(path)
+        if faults := adapter_faults(settings.upstreams):
+            raise ConfigError(faults)
+        return settings
     except ConfigError as error:
         for fault in error.faults:
             click.echo(fault, err=True)

@@ -3,10 +3,14 @@
 What the app's limit is, it says itself; how long a body may take is left to the workers and to the app.
 """
 
+import select
+import ssl
 from typing import Any
 
 from gunicorn.http import message
-from gunicorn.http.body import Body, ChunkedReader
+from gunicorn.http.body import Body, ChunkedReader, LengthReader
+
+from proxy.caller_source import CallerSource
 
 
 class TooMuchAnnounced(Exception):
@@ -16,6 +20,10 @@ class TooMuchAnnounced(Exception):
 class LimitedChunks(ChunkedReader):  # type: ignore[misc]  # gunicorn has no types
     most_bytes: int | None = None  # of all chunks
     _announced_bytes = 0
+
+    def __init__(self, req: Any, unreader: Any) -> None:
+        super().__init__(req, unreader)
+        self.unreader = unreader
 
     def parse_chunk_size(self, unreader: Any, data: bytes | None = None) -> tuple[int, bytes | None]:
         """The next chunk's size, 0 for the last, and what came behind it. Raises TooMuchAnnounced."""
@@ -31,6 +39,45 @@ def limit_chunks(stream: Any, most_bytes: int) -> None:
     reader = getattr(stream, "reader", None)
     if isinstance(reader, LimitedChunks):
         reader.most_bytes = most_bytes
+
+
+def read_some(stream: Any, at_least: int) -> bytes:
+    """The next bytes of `wsgi.input`, `at_least` so many and all that have come with them; fewer at the end alone.
+
+    gunicorn's own read() waits for all that it is asked for, and that is never less than 1 KiB.
+    """
+    reader = getattr(stream, "reader", None)
+    if reader is None:  # another server's
+        data: bytes = stream.read(at_least)
+        return data
+    try:
+        data = reader.read(at_least)
+        # What the reader has taken from the connection by now; behind a body with a length may be a next request.
+        is_chunked = isinstance(reader, ChunkedReader)
+        come = reader.buf.tell() if is_chunked else min(reader.length, reader.unreader.buf.tell())
+        return data + reader.read(come) if come else data
+    except Exception:
+        stream.failed = True  # as Body says it
+        raise
+
+
+def has_come(stream: Any, sock: Any, within_s: float) -> bool:
+    """Whether some of the body is here by then, or nobody can tell: chunks and TLS hold bytes that poll() misses."""
+    reader = getattr(stream, "reader", None)
+    if sock is None or isinstance(sock, ssl.SSLSocket) or not isinstance(reader, LengthReader):
+        return True
+    if not reader.length or reader.unreader.buf.tell():
+        return True
+    poll = select.poll()
+    poll.register(sock, select.POLLIN)
+    return bool(poll.poll(1000 * within_s))
+
+
+def limit_wait(stream: Any, within_s: float) -> None:
+    """Let reading `wsgi.input` take so long from now on, where the worker has a limit for all of a body."""
+    source = getattr(getattr(getattr(stream, "reader", None), "unreader", None), "sock", None)
+    if isinstance(source, CallerSource):
+        source.expect_body(within_s)
 
 
 def ask_when_read(body: Body, sock: Any) -> None:

@@ -205,6 +205,8 @@ class Hooks:
         )
         if log.usage is not None:
             self._metrics.tokens_used(log.upstream, *log.usage)
+        if log.failed_over_from is not None:
+            self._metrics.failed_over(log.failed_over_from)
 
     def _route_of(self, rule: str) -> str:
         """The route without what may stand before it: there are too many ways to ask for the same."""

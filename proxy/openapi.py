@@ -50,11 +50,22 @@ _BODY: Document = {
     "properties": {"model": {"type": "string", "minLength": 1}, "stream": {"type": ["boolean", "null"]}},
     "additionalProperties": True,
 }
+# What form.FormReader asks for.
+_FORM: Document = {
+    "type": "object",
+    "required": ["model"],
+    "properties": {"model": {"type": "string", "minLength": 1}, "file": {"type": "string", "format": "binary"}},
+    "additionalProperties": True,
+}
+_WITH_A_FORM = frozenset({"audio_transcriptions", "audio_translations"})
 _ABOUT = (
     "Each other member of a request, and each good answer, is the upstream's as it came. "
     "So is an upstream's own error, whatever its status and shape."
 )
-_OWN_ANSWERS: dict[str, Document] = {"readyz": {"503": {"description": "Not ready; `reason` says why."}}}
+_OWN_ANSWERS: dict[str, Document] = {
+    "readyz": {"503": {"description": "Not ready; `reason` says why."}},
+    "status_page": {"200": {"description": "The same as /status, for a browser.", "content": {"text/html": {}}}},
+}
 
 
 def build_document(rules: Iterable[Rule], *, prefixes: Sequence[str], guards: Mapping[str, Guard]) -> Document:
@@ -103,13 +114,17 @@ def _operation(rule: Rule, method: str, guard: Guard | None) -> Document:
     responses: Document = {"200": {"description": "OK", "headers": _headers()}}
     for status in _by_status(_errors_of(rule, method, guard)):
         responses[str(status)] = {"$ref": f"#/components/responses/{status}"}
-    responses |= _OWN_ANSWERS.get(name, {})
+    for status_code, own in _OWN_ANSWERS.get(name, {}).items():
+        responses[status_code] = {**responses.get(status_code, {}), **own}
     operation: Document = {"operationId": name, "responses": responses, "security": _SECURITY[guard]}
     if guard in ("key", "no key"):
         responses["default"] = {"description": "The upstream's own error.", "headers": _headers()}
     if method == "POST":
-        schema = {"$ref": "#/components/schemas/Request"}
-        operation["requestBody"] = {"required": True, "content": {"application/json": {"schema": schema}}}
+        media_type, schema = (
+            ("multipart/form-data", "Form") if name in _WITH_A_FORM else ("application/json", "Request")
+        )
+        content = {media_type: {"schema": {"$ref": f"#/components/schemas/{schema}"}}}
+        operation["requestBody"] = {"required": True, "content": content}
     return operation
 
 
@@ -152,6 +167,7 @@ def _components() -> Document:
     return {
         "schemas": {
             "Request": _BODY,
+            "Form": _FORM,
             "Error": {"type": "object", "required": ["error"], "properties": {"error": error}},
         },
         "responses": {str(status): _response(status, kinds) for status, kinds in _by_status(_ALL_ERRORS).items()},

@@ -97,7 +97,7 @@ class StreamRelay:
             self._body.close()
 
     def _at_clean_end(self) -> Iterator[bytes]:
-        """The body ended without [DONE]: all right after what ends an answer, else it was cut where nobody can see it."""
+        """The body ended without [DONE]: all right after what ends an answer, else it was cut where nobody sees it."""
         block = self._frames.end()
         if block:
             yield block

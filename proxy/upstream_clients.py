@@ -3,11 +3,16 @@
 `app` makes each upstream's clients here once; the doctor asks the same way, so that it finds what they would.
 """
 
+from collections.abc import Sequence
+
 import httpx2
 
 from config.addresses import check_http_proxy
 from config.upstreams import Upstream as UpstreamSection
+from proxy.adapters.base import Adapter
+from proxy.adapters.find import find_adapter, import_anew
 from proxy.tokens.holder import TokenHolder
+from proxy.upstreams.adapted_client import AdaptedClient, AsyncAdaptedClient
 from proxy.upstreams.answer_body import Timeouts
 from proxy.upstreams.client import AsyncUpstreamClient, UpstreamClient
 from proxy.upstreams.embedding_batches import EmbeddingBatches
@@ -32,7 +37,10 @@ def build_client(section: UpstreamSection, tokens: TokenHolder | None, *, idle_m
         http_proxy=upstream_http_proxy(section),
         idle_most=idle_most,
     )
-    return UpstreamClient(settings, tokens, transport)
+    adapter = upstream_adapter(section)
+    if adapter is None:
+        return UpstreamClient(settings, tokens, transport)
+    return AdaptedClient(settings, tokens, transport, adapter)
 
 
 def build_batches(
@@ -43,7 +51,11 @@ def build_batches(
     if max_batch is None:
         return None
     transport = LazyTransport(lambda: _async_transport(section))
-    client = AsyncUpstreamClient(upstream_settings(section), tokens, transport)
+    settings, adapter = upstream_settings(section), upstream_adapter(section)
+    if adapter is None:
+        client = AsyncUpstreamClient(settings, tokens, transport)
+    else:
+        client = AsyncAdaptedClient(settings, tokens, transport, adapter)
     return EmbeddingBatches(
         client,
         tokens,
@@ -52,6 +64,21 @@ def build_batches(
         concurrency=section.embeddings.concurrency,
         total_s=section.timeouts.total_s,
     )
+
+
+def adapter_faults(sections: Sequence[UpstreamSection]) -> tuple[str, ...]:
+    """A line for each adapter that cannot be used. The modules of good ones are imported anew."""
+    named = {
+        f"upstreams[{at}].adapter": (section.adapter.name, section.adapter.folder)
+        for at, section in enumerate(sections)
+        if section.adapter is not None
+    }
+    return import_anew(named)
+
+
+def upstream_adapter(section: UpstreamSection) -> Adapter | None:
+    """None where the upstream speaks OpenAI's API. Raises AdapterError."""
+    return None if section.adapter is None else find_adapter(section.adapter.name, section.adapter.folder)
 
 
 def upstream_settings(section: UpstreamSection) -> UpstreamSettings:

@@ -7,13 +7,11 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Literal, TypeVar
 
-from loguru import logger
-
 from proxy import sse
 from proxy.blueprints.caller_body import read_bytes
 from proxy.body import JsonBody, changed_members, read_body, rewrite
 from proxy.caller_watch import CallerWatch
-from proxy.errors import ModelNotAllowed, ProxyError, UpstreamUnavailable
+from proxy.errors import CallerGone, ModelNotAllowed, ProxyError, UpstreamUnavailable
 from proxy.headers import Fields, answer_fields, request_fields
 from proxy.lean_flask import LeanResponse as Response
 from proxy.observability.request_log import RequestLog
@@ -22,6 +20,7 @@ from proxy.request_state import RequestState, current
 from proxy.routing import ModelMap, is_allowed, resolve
 from proxy.upstreams.answer import Answer
 from proxy.upstreams.client import UpstreamClient
+from proxy.upstreams.content import Content
 from proxy.upstreams.embedding_batches import EmbeddingBatches
 from proxy.upstreams.exchange import Exchange
 from proxy.usage import read_usage
@@ -72,16 +71,24 @@ class Forward:
         return self.ask(lambda: self.send_once(path))
 
     def ask(self, call: Callable[[], T]) -> T:
-        """What `call` gets from the upstream, or from its second where the first takes nobody."""
+        """What `call` gets from the upstream, or from its second where the first takes nobody.
+
+        Where that fails too, its error is the answer: it is the upstream that the log and the counts name, and what it
+        says of the request (too long, not that model) is truer than the first's, which has not looked at it.
+        """
         try:
             return call()
         except ProxyError as error:
+            if self.exchange.broken_off:
+                raise CallerGone from error
             if not (error.takes_nobody and self._turn_to_second()):
                 raise
         return call()
 
-    def send_once(self, path: str) -> Answer:
-        content = self.upstream.content(self.body, self.model)
+    def send_once(self, path: str, content: Content | None = None) -> Answer:
+        """`content`: what goes instead of the JSON body."""
+        if content is None:
+            content = self.upstream.content(self.body, self.model)
         sent_at = time.monotonic()
         client = self.upstream.client
         answer = client.send("POST", path, content=content, fields=self.fields, exchange=self.exchange)
@@ -94,9 +101,9 @@ class Forward:
         model = None if second is None else second.models.resolve(self.body.model)
         if second is None or model is None:
             return False
-        logger.info("upstream {}: takes nobody, {} is asked", self.upstream.models.upstream, second.models.upstream)
+        log = self.state.log
+        log.failed_over_from, log.upstream = self.upstream.models.upstream, second.models.upstream
         self.upstream, self.model = second, model
-        self.state.log.upstream = second.models.upstream
         return True
 
 
@@ -111,8 +118,11 @@ class Forwarder:
 
     def accept(self) -> Forward:
         """The current request, ready to be sent. Raises RequestErrors; from here on a caller that leaves is seen."""
+        return self.route(read_body(read_bytes(current(), self._max_body_bytes)), JSON_FIELD)
+
+    def route(self, body: JsonBody, content_type: tuple[str, str]) -> Forward:
+        """The current request with a body that is read, ready to be sent; as accept()."""
         state = current()
-        body = read_body(read_bytes(state, self._max_body_bytes))
         if state.caller is not None and not is_allowed(state.caller.models, body.model):
             raise ModelNotAllowed("This API key may not use this model.", param="model")
         name, model = resolve(self._maps, body.model)
@@ -120,7 +130,7 @@ class Forwarder:
         state.log.upstream = name
         exchange = Exchange()
         self.watch_caller(exchange)
-        fields = [JSON_FIELD, *request_fields(state.environ)]
+        fields = [content_type, *request_fields(state.environ)]
         return Forward(state, body, self._by_name[name], model, fields, exchange)
 
     def watch_caller(self, exchange: Exchange) -> None:
@@ -130,6 +140,12 @@ class Forwarder:
         if sock is not None:
             self._watch.watch(sock, exchange.break_off)
             state.at_end.append(lambda: self._watch.unwatch(sock))
+
+    def unwatch_caller(self) -> None:
+        """To be called where its body is to be read no further: half closed by us, it would pass for gone."""
+        sock = current().environ.get("gunicorn.socket")
+        if sock is not None:
+            self._watch.unwatch(sock)
 
     def forward(self, path: str, *, kind: Kind = "json", convert: Callable[[bytes], bytes] | None = None) -> Response:
         """Accept the current request, send it to `path` of its upstream and answer with what comes back."""
@@ -169,12 +185,17 @@ def respond(
     else:
         _check_json(body, content_type, streamed=streamed)
         accepted.state.log.received_at = time.monotonic()
-        accepted.state.at_end.append(partial(_note_usage, accepted.state.log, body))  # nobody waits for it then
+        note_usage(accepted.state, body)
     content_type = content_type or "application/json"
     return Response(body, status=answer.status, headers=[("Content-Type", content_type), *fields])
 
 
-def _note_usage(log: RequestLog, body: bytes) -> None:
+def note_usage(state: RequestState, body: bytes) -> None:
+    """Let the log and the counts have what the answer took. At the end, as nobody waits for it then."""
+    state.at_end.append(partial(_read_usage, state.log, body))
+
+
+def _read_usage(log: RequestLog, body: bytes) -> None:
     log.usage = read_usage(body)
 
 

@@ -10,15 +10,16 @@ from flask import Blueprint, Response, jsonify
 from loguru import logger
 
 from proxy.blueprints.forward import Forwarder, Upstream
-from proxy.errors import CallerGone, ModelNotFound, ProxyError, UpstreamAnswer, UpstreamUnavailable
+from proxy.errors import CallerGone, ModelNotFound, ProxyError, UpstreamAnswer, UpstreamTimeout, UpstreamUnavailable
 from proxy.relay import read_whole
 from proxy.request_state import current
-from proxy.routing import ModelMap, is_allowed
+from proxy.routing import ModelMap, is_allowed, resolve
 from proxy.upstreams.exchange import Exchange
 
 PATH = "/models"
 LIST_KEPT_S = 60
 FAILURE_KEPT_S = 5
+ANSWER_WITHIN_S = 5.0  # then an upstream's list is left out: it holds those of the others up
 
 Entry = dict[str, Any]
 
@@ -27,25 +28,29 @@ def models_blueprint(upstreams: Sequence[Upstream], forwarder: Forwarder) -> Blu
     blueprint = Blueprint("models", __name__)
     lists = ModelLists(upstreams)
 
-    def allowed() -> list[Entry]:
+    def watched() -> Exchange:
         exchange = Exchange()
         forwarder.watch_caller(exchange)
-        caller = current().caller
-        entries = lists.joined(exchange)
-        return [entry for entry in entries if caller is None or is_allowed(caller.models, entry["id"])]
+        return exchange
 
     @blueprint.get(PATH)
     def list_models() -> Response:
-        return jsonify({"object": "list", "data": allowed()})
+        return jsonify({"object": "list", "data": list(filter(_is_callers, lists.joined(watched())))})
 
     @blueprint.get(f"{PATH}/<path:model>")
     def retrieve_model(model: str) -> Response:
-        for entry in allowed():
-            if entry["id"] == model:
-                return jsonify(entry)
-        raise ModelNotFound("No upstream serves this model.", param="model")
+        entry = lists.entry(model, watched())
+        if not _is_callers(entry):
+            raise ModelNotFound("No upstream serves this model.", param="model")
+        return jsonify(entry)
 
     return blueprint
+
+
+def _is_callers(entry: Entry) -> bool:
+    """Whether the caller may use that model; what a key may not use is not shown to it either."""
+    caller = current().caller
+    return caller is None or is_allowed(caller.models, entry["id"])
 
 
 class ModelLists:
@@ -80,6 +85,20 @@ class ModelLists:
             raise failed
         return list(entries.values())
 
+    def entry(self, model: str, exchange: Exchange) -> Entry:
+        """One model of the joined list, or by the config alone where its upstream has no list.
+
+        Raises ModelNotFound, and the upstream's error where its list, which may have the model, cannot be had.
+        """
+        for entry in self.joined(exchange):
+            if entry["id"] == model:
+                return entry
+        name, _ = resolve([upstream.models for upstream in self._upstreams], model)
+        upstream = next(upstream for upstream in self._upstreams if upstream.models.upstream == name)
+        if self._listed(upstream, exchange):
+            raise ModelNotFound("No upstream serves this model.", param="model")
+        return _unlisted(model, name)
+
     def _listed(self, upstream: Upstream, exchange: Exchange) -> list[Entry]:
         name = upstream.models.upstream
         with self._lock:
@@ -89,7 +108,7 @@ class ModelLists:
         if failed is not None:
             raise failed
         try:
-            listed = _ask(upstream, exchange)
+            listed = _ask_in_time(upstream, exchange)
         except ProxyError as error:
             if not isinstance(error, CallerGone):
                 with self._lock:
@@ -108,21 +127,42 @@ def as_callers_see(models: ModelMap, listed: Sequence[Entry]) -> list[Entry]:
     for alias in models.aliases():
         target = models.resolve(alias) or alias
         if alias not in by_id or target != alias:
-            known = by_id.get(target, {"object": "model", "created": 0, "owned_by": models.upstream})
-            seen.append({**known, "id": alias})
+            seen.append({**by_id[target], "id": alias} if target in by_id else _unlisted(alias, models.upstream))
     return seen
 
 
+def _unlisted(model: str, upstream: str) -> Entry:
+    return {"id": model, "object": "model", "created": 0, "owned_by": upstream}
+
+
+def _ask_in_time(upstream: Upstream, exchange: Exchange) -> list[Entry]:
+    """As _ask. Raises UpstreamTimeout once that takes longer than a caller should wait for one list among others."""
+    asked = Exchange()
+    exchange.attach(asked.break_off)
+    alarm = threading.Timer(ANSWER_WITHIN_S, asked.break_off)
+    alarm.daemon = True
+    alarm.start()
+    try:
+        return _ask(upstream, asked)
+    except CallerGone as error:
+        if exchange.broken_off:
+            raise
+        raise UpstreamTimeout(cause="no list of models in time") from error
+    finally:
+        alarm.cancel()
+        exchange.detach()
+
+
 def _ask(upstream: Upstream, exchange: Exchange) -> list[Entry]:
-    """The upstream's own list; an empty one where it has none (4xx)."""
+    """The upstream's own list; an empty one where it has none (4xx, but for 429)."""
     try:
         answer = upstream.client.send("GET", PATH, content=b"", fields=[], exchange=exchange)
     except UpstreamAnswer as error:
-        if error.status < 500:
+        if error.status < 500 and not error.takes_nobody:
             return []
         raise
     try:
-        document = jiter.from_json(read_whole(answer))
-        return [entry for entry in document["data"] if isinstance(entry["id"], str)]
+        entries = jiter.from_json(read_whole(answer))["data"]
+        return [entry for entry in entries if isinstance(entry, dict) and isinstance(entry.get("id"), str)]
     except (ValueError, TypeError, KeyError) as error:
         raise UpstreamUnavailable(cause="a list of models that cannot be read") from error

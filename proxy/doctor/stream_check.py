@@ -8,11 +8,11 @@ from proxy import sse
 from proxy.doctor.foreign_text import media_type
 from proxy.doctor.report import Report, in_milliseconds
 from proxy.doctor.upstream_causes import transport_cause
-from proxy.doctor.upstream_client import ANSWER_MOST_BYTES, Answer
-from proxy.upstreams.answer_body import AnswerBody
+from proxy.doctor.upstream_client import ANSWER_MOST_BYTES, Answer, Stream
+from proxy.errors import ProxyError
 
 
-def report_stream(report: Report, answer: Answer, stream: AnswerBody, host: str) -> None:
+def report_stream(report: Report, answer: Answer, stream: Stream, host: str) -> None:
     """The line about an answer of 2xx to a request for a stream; closes it."""
     head = f"{answer.status} in {in_milliseconds(answer.took_s)}"
     if media_type(answer.content_type) != sse.MEDIA_TYPE:
@@ -31,6 +31,9 @@ def report_stream(report: Report, answer: Answer, stream: AnswerBody, host: str)
                 first_s = time.monotonic() - answer.begun_at
     except httpx2.TransportError as error:
         report.fail("stream", f"{head}, broken off after {frames} frames: {transport_cause(error, host)}")
+        return
+    except ProxyError as error:  # an adapter's
+        report.fail("stream", f"{head}, broken off after {frames} frames: {error.cause}")
         return
     except sse.FrameTooLong:
         report.fail("stream", f"{head}, a frame is longer than {sse.FRAME_MOST_BYTES} bytes")

@@ -15,6 +15,7 @@ from proxy.doctor.report import Report, in_milliseconds
 from proxy.doctor.stream_check import report_stream
 from proxy.doctor.upstream_causes import error_codes, refusal_cause, transport_cause
 from proxy.doctor.upstream_client import Answer, DoctorClient
+from proxy.errors import ProxyError, RouteNotFound
 from proxy.routing import ModelMap
 from proxy.tokens.token import Token
 from proxy.upstream_clients import upstream_http_proxy
@@ -57,7 +58,7 @@ def check_upstream(
     try:
         check = _UpstreamCheck(report, section, client, foreign)
         models = ModelMap(section.name, section.models)
-        listed = check.models()
+        listed = [] if section.adapter is not None else check.models()
         check.chat_and_stream(choose(models, model, listed, is_chat))
         check.embedding(choose(models, embedding_model, listed, is_embedding))
     finally:
@@ -150,6 +151,12 @@ class _UpstreamCheck:
             return send()
         except httpx2.TransportError as error:
             self._report.fail(step, transport_cause(error, self._host))
+            return None
+        except RouteNotFound:  # ours: an adapter has no such route
+            self._report.skip(step, "the adapter has no way to ask for it")
+            return None
+        except ProxyError as error:
+            self._report.fail(step, error.cause or error.message)
             return None
 
     def _is_good(self, step: str, answer: Answer, warn_at: Collection[int] = ()) -> bool:

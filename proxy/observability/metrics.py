@@ -34,7 +34,7 @@ class Metrics:
     def __init__(self, upstreams: Collection[str], sources: Collection[str], folder: Path | None = None) -> None:
         """`upstreams` and `sources`: the names in the config. `folder`: where all workers count; None: for itself."""
         requests_most = REQUESTS_MOST * (len(upstreams) + 1)  # and those that reached no upstream
-        others = len(KINDS) * len(upstreams) + len(STREAM_ENDS) + len(FETCH_RESULTS) * len(sources) + 8
+        others = (len(KINDS) + 1) * len(upstreams) + len(STREAM_ENDS) + len(FETCH_RESULTS) * len(sources) + 8
         self._folder = take_place(
             folder, counter_series=requests_most + others, histogram_series=_HISTOGRAM_SERIES, gauge_series=1
         )
@@ -73,6 +73,15 @@ class Metrics:
         self._tokens = _Children(
             Counter("llm_proxy_tokens_total", "Model tokens by usage.", ("upstream", "kind"), registry=registry),
             ((upstream, kind) for upstream in upstreams for kind in KINDS),
+        )
+        self._fail_overs = _Children(
+            Counter(
+                "llm_proxy_fail_overs_total",
+                "Requests handed on to a second upstream.",
+                ("upstream",),
+                registry=registry,
+            ),
+            ((upstream,) for upstream in upstreams),
         )
         self._fetches = _Children(
             Counter("llm_proxy_token_fetches_total", "Access token fetches.", ("source", "result"), registry=registry),
@@ -117,6 +126,10 @@ class Metrics:
     def tokens_used(self, upstream: str, prompt: int, completion: int) -> None:
         self._tokens[upstream, "prompt"].inc(prompt)
         self._tokens[upstream, "completion"].inc(completion)
+
+    def failed_over(self, upstream: str) -> None:
+        """Count a request that this upstream did not take and another one was asked for."""
+        self._fail_overs[upstream,].inc()
 
     def token_fetched(self, source: str, result: str, seconds: float) -> None:
         self._fetches[source, result].inc()

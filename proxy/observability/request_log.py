@@ -32,6 +32,7 @@ class RequestLog:
     caller: str = "-"
     model: str = "-"
     upstream: str = "-"
+    failed_over_from: str | None = None  # the upstream that took nobody
     status: int = 0
     outcome: str = "done"  # done, error, caller_gone, cut, timeout
     cause: str = ""
@@ -59,6 +60,7 @@ class RequestLog:
             "route": self.route,
             "model": _name(self.model[: 2 * NAME_MOST_CHARS]),
             "upstream": self.upstream,
+            "failed_over_from": self.failed_over_from,
             "status": self.status,
             "outcome": self.outcome,
             "first_byte_ms": None if self.first_byte_at is None else round(1000 * (self.first_byte_at - self.started)),

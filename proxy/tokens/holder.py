@@ -18,7 +18,7 @@ from loguru import logger
 from proxy.errors import TokenUnavailable
 from proxy.tokens import schedule
 from proxy.tokens.listener import TokenListener
-from proxy.tokens.record import Record, after_refusal
+from proxy.tokens.record import Failures, Record, after_refusal
 from proxy.tokens.renewal import Renewal
 from proxy.tokens.sources.base import Source
 from proxy.tokens.stores.base import Store
@@ -102,6 +102,10 @@ class TokenHolder:
     def seconds_to_expiry(self) -> float | None:
         token = self._token
         return None if token is None else token.expires_at - self._clock()
+
+    def failures(self) -> Failures | None:
+        """What has failed since the last good fetch, whoever of those who share the record made it; None: nothing."""
+        return self._record.failures_at(self._clock())
 
     def start(self) -> None:
         """Start the holder's thread unless it runs: in the worker, on first use, since threads don't survive a fork."""

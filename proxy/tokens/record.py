@@ -6,10 +6,20 @@ with any sequence of instants.
 
 import math
 from dataclasses import dataclass, replace
+from typing import Literal
 
 from proxy.tokens import schedule
 from proxy.tokens.sources.base import Grant, TokenFetchError
 from proxy.tokens.token import Token
+
+
+@dataclass(frozen=True, slots=True)
+class Failures:
+    """Failed fetches since the last good one: how many, of what kind the last was, and when the next is due."""
+
+    count: int
+    kind: Literal["refused", "failed"]  # refused: the issuer does not accept the credentials
+    next_try_s: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +47,12 @@ class Record:
     def cooling_down(self, now: float) -> bool:
         """Whether the last fetch failed and the pause after it still runs."""
         return self.failures > 0 and now < self.retry_at
+
+    def failures_at(self, now: float) -> Failures | None:
+        """What has failed since the last good fetch, or None where nothing has."""
+        if not self.failures:
+            return None
+        return Failures(self.failures, "refused" if self.refusals else "failed", max(0, math.ceil(self.retry_at - now)))
 
     def shifted(self, seconds: float) -> "Record":
         """The same record with its instants on a clock that shows so many seconds more."""

@@ -3,6 +3,7 @@
 It keeps the clocks (first byte, idle, total) and the limits of sizes, and gives the connection back or closes it.
 """
 
+import ssl
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from geventhttpclient.response import HTTPParseError
 from proxy.headers import Fields
 from proxy.upstreams.answer_parser import AnswerParser
 from proxy.upstreams.connection import Connection, ConnectionPool
+from proxy.upstreams.content import Content, StreamedContent
 from proxy.upstreams.exchange import Exchange
 
 READ_BYTES = 64 * 1024
@@ -42,8 +44,8 @@ class AnswerBody(httpx2.SyncByteStream):
     """An answer on its connection: head first, then the body as it comes. Closing gives the connection back."""
 
     __slots__ = (
-        *("_closed", "_connection", "_ends_at", "_exchange", "_left_bytes", "_parser", "_pool", "_silent_since"),
-        *("_timeouts", "is_cut"),
+        *("_closed", "_connection", "_ends_at", "_exchange", "_is_sent", "_left_bytes", "_parser", "_pool"),
+        *("_silent_since", "_timeouts", "is_cut"),
     )
 
     def __init__(
@@ -56,6 +58,7 @@ class AnswerBody(httpx2.SyncByteStream):
         self._timeouts = timeouts
         self._ends_at = time.monotonic() + timeouts.total_s
         self._silent_since: float | None = None  # while somebody waits for the body; a slow caller is no stall
+        self._is_sent = True  # nothing is left of a request in pieces
         self._left_bytes: int | None = None  # of an error body, which is read whole and so is limited
         self.is_cut = False  # by that limit, or not read at all
         self._closed = False
@@ -68,12 +71,14 @@ class AnswerBody(httpx2.SyncByteStream):
     def fields(self) -> Fields:
         return self._parser.fields
 
-    def send(self, head: bytes, content: bytes) -> None:
+    def send(self, head: bytes, content: Content) -> None:
         """Write the request; a peer that answers early (413, say) and closes may still be heard."""
         connection = self._connection
         connection.sock.settimeout(self._timeouts.idle_s)
         try:
-            if len(content) <= JOINED_MOST_BYTES:
+            if not isinstance(content, bytes):
+                self._send_pieces(head, content)
+            elif len(content) <= JOINED_MOST_BYTES:
                 connection.send(head + content)
             else:
                 connection.send(head)
@@ -83,6 +88,40 @@ class AnswerBody(httpx2.SyncByteStream):
         except OSError:
             # Reset while writing: what the peer said before it closed, if anything, decides in read_head().
             return
+
+    def _send_pieces(self, head: bytes, content: StreamedContent) -> None:
+        """As they come, until the peer says that it wants no more. Raises what the pieces raise."""
+        connection, is_chunked = self._connection, content.length is None
+        self._is_sent = False
+        connection.send(head)
+        for piece in content.pieces():
+            if piece:
+                connection.send(b"%x\r\n%b\r\n" % (len(piece), piece) if is_chunked else piece)
+            if self._is_refused():
+                return
+            if time.monotonic() > self._ends_at:
+                raise TimeoutError
+        if is_chunked:
+            connection.send(b"0\r\n\r\n")
+        self._is_sent = True
+
+    def _is_refused(self) -> bool:
+        """Whether the peer has answered with an error by now, or has closed. A good answer is read when all is sent."""
+        sock, parser = self._connection.sock, self._parser
+        if parser.head_is_complete:
+            return False
+        sock.settimeout(0.0)
+        try:
+            data = sock.recv(READ_BYTES)
+            if data:
+                parser.feed(data)
+        except (BlockingIOError, ssl.SSLWantReadError):
+            return False
+        except (OSError, HTTPParseError) as error:
+            raise _translate(error) from error
+        finally:
+            sock.settimeout(self._timeouts.idle_s)
+        return not data or (parser.head_is_complete and parser.status >= 300)
 
     def read_head(self) -> None:
         parser, received = self._parser, 0
@@ -156,7 +195,7 @@ class AnswerBody(httpx2.SyncByteStream):
             return
         self._closed = True
         self._exchange.detach()
-        if keep and self._parser.can_be_followed() and not self._exchange.broken_off:
+        if keep and self._is_sent and self._parser.can_be_followed() and not self._exchange.broken_off:
             self._pool.give_back(self._connection)
         else:
             self._pool.drop(self._connection)

@@ -20,6 +20,7 @@ from proxy.tokens.holder import TokenHolder
 from proxy.tokens.token import Token
 from proxy.upstreams.answer import Answer
 from proxy.upstreams.answer_body import ERROR_BODY_MOST_BYTES
+from proxy.upstreams.content import Content
 from proxy.upstreams.exchange import Exchange
 from proxy.upstreams.request_builder import RequestBuilder, UpstreamSettings
 from proxy.upstreams.sdk_errors import status_error, translate_error
@@ -44,7 +45,7 @@ class UpstreamOptions(FinalRequestOptions):  # type: ignore[misc]  # final for t
         # Without a key for idempotency the SDK would draw one each time, which goes nowhere.
         return cls.construct(method=method, url=path, idempotency_key="not sent")
 
-    def of(self, content: bytes, fields: Fields, exchange: Exchange) -> Any:
+    def of(self, content: Content, fields: Fields, exchange: Exchange) -> Any:
         options: Any = self.__class__.__new__(self.__class__)
         # By hand: pydantic's own copy takes as long as a body's parse.
         options.__dict__.update(self.__dict__, content=content, fields=fields, exchange=exchange)
@@ -71,11 +72,12 @@ class UpstreamClient(OpenAI):
             http_client=httpx2.Client(transport=transport, trust_env=False, follow_redirects=False),
         )
 
-    def send(self, method: str, path: str, *, content: bytes, fields: Fields, exchange: Exchange) -> Answer:
+    def send(self, method: str, path: str, *, content: Content, fields: Fields, exchange: Exchange) -> Answer:
         """Ask the upstream; returns once the head of a good answer is here.
 
         Raises TokenUnavailable, UpstreamUnavailable, UpstreamTimeout, UpstreamAnswer (its own 4xx or 5xx, read whole
-        up to 64 KiB) or CallerGone. Nothing is retried but one replay after a refused token.
+        up to 64 KiB) or CallerGone, and what the pieces of a streamed content raise. Nothing is retried but one replay
+        after a refused token.
         """
         prepared = self._prepared.get((method, path))
         if prepared is None:

@@ -201,7 +201,9 @@ class ConnectionPool:
                 return sock
             except OSError as error:
                 sock.close()
-                last = error
+                # That one refuses tells more than that another, of IPv6 where there is none, cannot be reached.
+                if not isinstance(last, ConnectionRefusedError) or isinstance(error, TimeoutError):
+                    last = error
             except BaseException:
                 sock.close()
                 raise

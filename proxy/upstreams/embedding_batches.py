@@ -2,10 +2,12 @@
 
 import asyncio
 import json
+import time
+from collections import deque
+from dataclasses import dataclass, field
 from typing import Any
 
-import jiter
-
+from proxy.embedding_answer import Part, join, read_part
 from proxy.errors import UpstreamTimeout, UpstreamUnavailable
 from proxy.headers import Fields
 from proxy.tokens.holder import TokenHolder
@@ -14,6 +16,40 @@ from proxy.upstreams.event_loop import EventLoopThread
 from proxy.upstreams.exchange import Exchange
 
 PATH = "/embeddings"
+
+
+@dataclass(slots=True)
+class SplitInput:
+    """One request's input in parts, and what has come of it. Used on the event loop; the view looks at it in between.
+
+    A part is made when it is its turn and read when it is answered: all at once would hold the worker up.
+    """
+
+    body: dict[str, Any]
+    max_batch: int
+    as_base64: bool = False
+    answered: dict[int, Part] = field(default_factory=dict)
+
+    def missing(self) -> list[int]:
+        """The numbers of the parts that have no answer."""
+        count = -(-len(self.body["input"]) // self.max_batch)
+        return [number for number in range(count) if number not in self.answered]
+
+    def content(self, number: int) -> bytes:
+        """A part's request body: all members but for its share of the input."""
+        return json.dumps({**self.body, "input": self._share(number)}, ensure_ascii=False).encode()
+
+    def take(self, number: int, answer: bytes) -> None:
+        """Keep a part's answer. Raises UpstreamUnavailable where it is none to the inputs of this part."""
+        first, count = number * self.max_batch, len(self._share(number))
+        self.answered[number] = read_part(answer, first=first, count=count, as_base64=self.as_base64)
+
+    def joined(self) -> bytes:
+        return join([self.answered[number] for number in sorted(self.answered)])
+
+    def _share(self, number: int) -> list[Any]:
+        texts: list[Any] = self.body["input"][number * self.max_batch : (number + 1) * self.max_batch]
+        return texts
 
 
 class EmbeddingBatches:
@@ -41,22 +77,25 @@ class EmbeddingBatches:
         parts = body.get("input")
         return isinstance(parts, list) and len(parts) > self._max_batch and not isinstance(parts[0], int)
 
-    def create(self, body: dict[str, Any], *, fields: Fields, exchange: Exchange) -> bytes:
+    def create(self, body: dict[str, Any], *, fields: Fields, exchange: Exchange, as_base64: bool) -> bytes:
         """The joined answer as JSON bytes. Raises as UpstreamClient.send; one part's error is the whole's.
 
-        A refused token is renewed once and the whole is run again: no byte has gone to the caller yet.
+        After a refused token the parts that are missing are asked for with a new one, as no byte has gone to the caller
+        yet; and again after each that was of use, since a long input may outlive several.
         """
-        parts = split(body, self._max_batch)
         if self._tokens is not None:
             self._tokens.token()
-        try:
-            return join(self._loop.run(lambda: self._ask_all(parts, fields), exchange), len(body["input"]))
-        except RefusedToken as refused:
-            self._renew(refused)
-        try:
-            return join(self._loop.run(lambda: self._ask_all(parts, fields), exchange), len(body["input"]))
-        except RefusedToken as error:
-            raise UpstreamUnavailable(cause="the upstream refused a fresh token") from error
+        parts = SplitInput(body, self._max_batch, as_base64)
+        ends_at = time.monotonic() + self._total_s
+        answered = -1
+        while True:
+            try:
+                return self._loop.run(lambda: self._finish(parts, fields, ends_at), exchange)
+            except RefusedToken as refused:
+                if len(parts.answered) == answered:
+                    raise UpstreamUnavailable(cause="the upstream refused a fresh token") from refused
+                answered = len(parts.answered)
+                self._renew(refused)
 
     def _renew(self, refused: RefusedToken) -> None:
         if self._tokens is None:
@@ -66,64 +105,27 @@ class EmbeddingBatches:
         elif self._tokens.replacement(refused.token) is None:
             raise UpstreamUnavailable(cause="the upstream refused the token") from refused
 
-    async def _ask_all(self, parts: list[bytes], fields: Fields) -> list[bytes]:
-        turns = asyncio.Semaphore(self._concurrency)
+    async def _finish(self, parts: SplitInput, fields: Fields, ends_at: float) -> bytes:
+        """Ask for the parts that are missing, so many at a time, until the first error."""
+        waiting = deque(parts.missing())
 
-        async def ask(part: bytes) -> bytes:
-            async with turns:
-                return await self._client.send(PATH, content=part, fields=fields)
+        async def ask() -> None:
+            try:
+                while waiting:
+                    number = waiting.popleft()
+                    answer = await self._client.send(PATH, content=parts.content(number), fields=fields)
+                    parts.take(number, answer)
+            except BaseException:
+                waiting.clear()  # before another one, whose answer came meanwhile, begins a part that nobody needs
+                raise
 
-        tasks = [asyncio.ensure_future(ask(part)) for part in parts]
+        tasks = [asyncio.ensure_future(ask()) for _ in range(min(self._concurrency, len(waiting)))]
         try:
-            async with asyncio.timeout(self._total_s):
-                return await asyncio.gather(*tasks)
+            async with asyncio.timeout(ends_at - time.monotonic()):
+                await asyncio.gather(*tasks)
         except TimeoutError as error:
             raise UpstreamTimeout(cause="not all parts in time") from error
         finally:
             for task in tasks:
                 task.cancel()
-
-
-def split(body: dict[str, Any], max_batch: int) -> list[bytes]:
-    """The request bodies of the parts; each has all members but for its share of the input."""
-    texts = body["input"]
-    shares = [texts[at : at + max_batch] for at in range(0, len(texts), max_batch)]
-    return [json.dumps({**body, "input": share}, ensure_ascii=False).encode() for share in shares]
-
-
-def join(answers: list[bytes], count: int) -> bytes:
-    """One answer of several: `data` in order with `index` counted on, `usage` added up, the rest as in the first.
-
-    Raises UpstreamUnavailable where there is not an embedding for each of the `count` inputs: those after a gap would
-    be taken for other texts' embeddings.
-    """
-    data: list[Any] = []
-    usage: dict[str, Any] = {}
-    joined: dict[str, Any] = {}
-    for answer in answers:
-        document = _read(answer)
-        joined = joined or document
-        offset = len(data)
-        data += [{**item, "index": offset + at} for at, item in enumerate(document["data"])]
-        _add_usage(usage, document.get("usage"))
-    if len(data) != count:
-        raise UpstreamUnavailable(cause=f"{len(data)} embeddings for {count} inputs")
-    joined = {**joined, "data": data}
-    if usage:
-        joined["usage"] = usage
-    return json.dumps(joined, ensure_ascii=False).encode()
-
-
-def _add_usage(usage: dict[str, Any], more: Any) -> None:
-    for name, value in more.items() if isinstance(more, dict) else ():
-        known = usage.get(name, 0)
-        usage[name] = known + value if isinstance(known, int) and isinstance(value, int) else value
-
-
-def _read(answer: bytes) -> dict[str, Any]:
-    try:
-        document = jiter.from_json(answer, cache_mode="keys")
-        document["data"] = sorted(document["data"], key=lambda item: int(item["index"]))
-    except (ValueError, TypeError, KeyError) as error:
-        raise UpstreamUnavailable(cause="an embeddings answer without data") from error
-    return dict(document)
+        return parts.joined()

@@ -8,6 +8,7 @@ import httpx2
 from proxy.headers import Fields
 from proxy.tokens.token import Token
 from proxy.upstreams.answer_body import Timeouts
+from proxy.upstreams.content import Content
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,12 +43,13 @@ class RequestBuilder:
         fields = [*self._fields, *self._token_field(token), *fields]
         return httpx2.Request(method, self.url(path), headers=fields, content=content)
 
-    def head(self, method: str, path: str, content: bytes, fields: Fields, token: Token | None) -> bytes:
+    def head(self, method: str, path: str, content: Content, fields: Fields, token: Token | None) -> bytes:
         """The same request's head as bytes. No line end hides in its fields: they are ours or were checked."""
         lines = [self._head_start(method, path, token)]
         lines += [_line(*field) for field in fields]
         if content or method != "GET":
-            lines.append(b"Content-Length: %d\r\n" % len(content))
+            length = len(content) if isinstance(content, bytes) else content.length
+            lines.append(b"Transfer-Encoding: chunked\r\n" if length is None else b"Content-Length: %d\r\n" % length)
         return b"".join([*lines, b"\r\n"])
 
     def url(self, path: str) -> httpx2.URL:

@@ -33,9 +33,9 @@ def translate_error(error: Exception, exchange: Exchange | None = None) -> Proxy
 
 
 def _was_refused(error: BaseException) -> bool:
-    """Whether that is what lies under it; of several addresses all were tried, and the last or each is told."""
+    """Whether that is what lies under it; of several addresses all were tried, and one that refuses is there."""
     if isinstance(error, BaseExceptionGroup):
-        return all(map(_was_refused, error.exceptions))
+        return any(map(_was_refused, error.exceptions))  # the others cannot be reached: IPv6 where there is none
     below = error.__cause__ or error.__context__
     return isinstance(error, ConnectionRefusedError) or (below is not None and _was_refused(below))
 

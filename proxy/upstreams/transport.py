@@ -10,6 +10,7 @@ import httpx2
 
 from proxy.upstreams.answer_body import AnswerBody, NoAnswer, Timeouts
 from proxy.upstreams.connection import Connection, ConnectionPool
+from proxy.upstreams.content import Content
 from proxy.upstreams.exchange import Exchange
 from proxy.upstreams.tls import ClientTls
 from proxy.upstreams.tunnel import HttpProxy
@@ -38,8 +39,8 @@ class SocketTransport(httpx2.BaseTransport):
         exchange = request.extensions.get("exchange") or Exchange()
         return self.send(request.method, _head_of(request), request.read(), exchange).response(request)
 
-    def send(self, method: str, head: bytes, content: bytes, exchange: Exchange) -> AnswerBody:
-        """Send a request of ready bytes, and return once the answer's head is here; the caller reads the body.
+    def send(self, method: str, head: bytes, content: Content, exchange: Exchange) -> AnswerBody:
+        """Send a request with a ready head, and return once the answer's head is here; the caller reads the body.
 
         Raises httpx2.TransportError of the kind that fits. A kept connection that turns out to be closed is replaced
         once, if the peer's system took nothing of the request: then nobody can have acted on it.
@@ -55,7 +56,7 @@ class SocketTransport(httpx2.BaseTransport):
         self._pool.close()
 
     def _exchange(
-        self, connection: Connection, exchange: Exchange, method: str, head: bytes, content: bytes
+        self, connection: Connection, exchange: Exchange, method: str, head: bytes, content: Content
     ) -> AnswerBody:
         acked = connection.bytes_to_ack() if connection.reused else None
         exchange.attach(connection.shut_down)

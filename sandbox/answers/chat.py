@@ -1,4 +1,4 @@
-"""Chat completions: text or tool calls, whole or in chunks. Shapes: OpenAI's API reference."""
+"""Chat completions: text, JSON or tool calls, whole or in chunks. Shapes: OpenAI's API reference."""
 
 import time
 import uuid
@@ -6,12 +6,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from sandbox.answers.by_schema import compose_arguments, compose_as, read_format
 from sandbox.answers.shape import DONE, Answer, Frame, data_frame, json_answer, stream_answer
 from sandbox.answers.wording import (
     BodyError,
     Pace,
-    compose,
-    compose_arguments,
     count_model_tokens,
     last_user_text,
     model_of,
@@ -23,7 +22,7 @@ from sandbox.answers.wording import (
 
 
 def answer_chat(body: dict[str, Any]) -> Answer:
-    """Answer POST /v1/chat/completions; a request with tools gets a call of one of them."""
+    """Answer POST /v1/chat/completions; a request with tools gets a call of one of them, response_format gets JSON."""
     talk = _Talk.read(body)
     if body.get("stream") is not True:
         return json_answer(talk.completion())
@@ -38,6 +37,8 @@ class _Talk:
     model: str
     question: str
     tool: str | None
+    format: str  # text, json_object or json_schema
+    schema: Any  # of the tool's parameters, else of the answer
     choices: int
     pace: Pace
 
@@ -48,7 +49,10 @@ class _Talk:
             raise BodyError("messages must be a list that is not empty")
         choices = int(read_number(body, "n", 1, 1, 128))
         question, tool = last_user_text(messages), _tool_to_call(body, messages)
-        return cls(model_of(body), question, tool, choices, read_pace(body))
+        kind, schema = read_format(body.get("response_format"))
+        if tool:
+            schema = _parameters(body, tool)
+        return cls(model_of(body), question, tool, kind, schema, choices, read_pace(body))
 
     def completion(self) -> dict[str, Any]:
         choices = [self._choice(index) for index in range(self.choices)]
@@ -85,8 +89,9 @@ class _Talk:
         }
 
     def _text(self, index: int) -> str:
-        write = compose_arguments if self.tool else compose
-        return write(self.question, self.pace, index)
+        if self.tool:
+            return compose_arguments(self.schema, self.question, self.pace, index)
+        return compose_as(self.format, self.schema, self.question, self.pace, index)
 
     def _choice(self, index: int) -> dict[str, Any]:
         message: dict[str, Any] = {"role": "assistant", "content": self._text(index), "refusal": None}
@@ -119,6 +124,12 @@ def _tool_to_call(body: dict[str, Any], messages: list[Any]) -> str | None:
     if not names or choice == "none" or has_result:
         return None
     return _function_name(choice) if isinstance(choice, dict) and "function" in choice else names[0]
+
+
+def _parameters(body: dict[str, Any], name: str) -> Any:
+    """Get the schema of a tool's parameters; None for a tool that is not there."""
+    functions = [tool["function"] for tool in read_list(body, "tools")]
+    return next((function.get("parameters") for function in functions if function["name"] == name), None)
 
 
 def _function_name(tool: Any) -> str:

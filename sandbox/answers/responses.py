@@ -1,15 +1,15 @@
-"""The Responses API with one text message as output. Shapes and events: OpenAI's API reference."""
+"""The Responses API with one text message as output, or JSON in it. Shapes and events: OpenAI's API reference."""
 
 import time
 import uuid
 from collections.abc import Iterator
 from typing import Any
 
+from sandbox.answers.by_schema import compose_as, read_format
 from sandbox.answers.shape import Answer, Frame, Part, json_answer, named_frame, stream_answer
 from sandbox.answers.wording import (
     BodyError,
     Pace,
-    compose,
     count_model_tokens,
     last_user_text,
     model_of,
@@ -21,7 +21,9 @@ from sandbox.answers.wording import (
 def answer_response(body: dict[str, Any]) -> Answer:
     """Answer POST /v1/responses; a stream of it has named events and no [DONE]."""
     question, pace = _question(body), read_pace(body)
-    text = compose(question, pace)
+    options = body.get("text")
+    kind, schema = read_format(options.get("format") if isinstance(options, dict) else None)
+    text = compose_as(kind, schema, question, pace)
     message_id = f"msg_{uuid.uuid4().hex}"
     base = _base(body)
     whole = base | {

@@ -1,6 +1,5 @@
 """The words of an answer, and what a request says about them. The same question always gets the same text."""
 
-import json
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -85,11 +84,6 @@ def compose(question: str, pace: Pace, choice: int = 0) -> str:
     size = max(len(text), pace.frames) if pace.chars is None else pace.chars
     filler = _FILLER * math.ceil((size - len(text)) / len(_FILLER))
     return (text + filler)[:size]
-
-
-def compose_arguments(question: str, pace: Pace, choice: int = 0) -> str:
-    """Write the arguments of a tool call, which are JSON inside a string."""
-    return json.dumps({"input": compose(question, pace, choice)}, ensure_ascii=False)
 
 
 def split(text: str, count: int) -> Iterator[str]:

@@ -11,7 +11,19 @@ from config import load
 from config.schema import Settings
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = ("README.md", "docs/tokens.md", "docs/operations.md", "docs/adding-a-source.md")
+PAGES = (
+    "README.md",
+    "docs/tokens.md",
+    "docs/operations.md",
+    "docs/adding-a-source.md",
+    "docs/adapters.md",
+    "docs/recipes/browser.md",
+    "docs/recipes/fastchat.md",
+    "docs/recipes/litellm.md",
+    "docs/recipes/llama-cpp.md",
+    "docs/recipes/ragflow.md",
+    "docs/recipes/vllm.md",
+)
 _BLOCK = re.compile(r"^```yaml\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _REST: dict[str, Any] = {"upstreams": [{"name": "llm", "base_url": "https://llm.example.com/v1"}]}
 

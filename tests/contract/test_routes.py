@@ -18,6 +18,8 @@ POST_ROUTES = (
     "moderations",
     "images/generations",
     "audio/speech",
+    "audio/transcriptions",
+    "audio/translations",
 )
 GET_ROUTES = ("models", "models/gpt-4o", "models/org/name")
 PREFIXES = tuple(prefix + version for prefix in ("/agent/api/llm_proxy", "") for version in ("", "/v1", "/v1/v1"))
@@ -42,7 +44,7 @@ def test_a_route_is_found_under_a_prefix_with_and_without_a_last_slash(
             assert adapter.match(f"{prefix}/{route}/", method)[0] == endpoint
 
 
-@pytest.mark.parametrize("path", ["/healthz", "/readyz", "/status", "/metrics"])
+@pytest.mark.parametrize("path", ["/", "/healthz", "/readyz", "/status", "/metrics"])
 def test_operations_are_at_the_root_only(app: Flask, path: str) -> None:
     adapter = app.url_map.bind("proxy")
     assert adapter.match(path, "GET")
@@ -67,7 +69,7 @@ def test_an_error_of_the_app_has_the_shape_of_openai_without_a_server_too(app: F
     [(None, 401), ("wrong", 401), ("plain", 401), ("admin", 200)],
     ids=["none", "wrong", "plain", "admin"],
 )
-@pytest.mark.parametrize("path", ["/status", "/metrics"])
+@pytest.mark.parametrize("path", ["/", "/status", "/metrics"])
 def test_operations_need_an_admin_key_on_an_open_address(path: str, key: str | None, status: int) -> None:
     keys = [
         {"label": name, "sha256": sha256(name.encode()).hexdigest(), "admin": name == "admin"}
@@ -81,6 +83,10 @@ def test_operations_need_an_admin_key_on_an_open_address(path: str, key: str | N
     assert client.get("/healthz").status_code == 200
 
 
-@pytest.mark.parametrize("path", ["/status", "/metrics"])
-def test_operations_are_open_on_loopback(app: Flask, path: str) -> None:
-    assert app.test_client().get(path).status_code == 200
+@pytest.mark.parametrize("path", ["/", "/status", "/metrics"])
+def test_operations_are_open_on_loopback_but_not_under_a_name_that_a_page_may_have(app: Flask, path: str) -> None:
+    client = app.test_client()
+    assert client.get(path).status_code == 200
+    answer = client.get(path, headers={"Host": "rebound.example.com:5002"})
+    assert (answer.status_code, answer.get_json()["error"]["code"]) == (404, "not_found")
+    assert client.get("/healthz", headers={"Host": "rebound.example.com:5002"}).status_code == 200

@@ -24,6 +24,7 @@ from tests.support.waiting import wait_for
 
 CHAT = b"/v1/chat/completions"
 BODY = b'{"model": "m", "messages": [{"role": "user", "content": "Hello"}]}'
+PART = b'--b\r\nContent-Disposition: form-data; name="%b"\r\n\r\n%b\r\n'
 KEY = b"Authorization: Bearer key-all"
 HONEST = b"GET /healthz HTTP/1.1\r\nHost: proxy\r\nX-Request-Id: honest\r\nConnection: close\r\n\r\n"
 CHUNKED = b"Transfer-Encoding: chunked"
@@ -217,6 +218,11 @@ def test_body_that_does_not_come_in_time_is_408_and_the_last_of_its_connection(
     request = head(KEY, b"Content-Length: 1000") + BODY
     check(exchange(impatient, request), 408, "body_timeout", ends=True)
     assert sandbox.log() == []
+    form = (b"Content-Type: multipart/form-data; boundary=b", b"Content-Length: 1000")
+    upload = head(KEY, *form, path=b"/v1/audio/transcriptions") + PART % (b"model", b"m") + PART % (b"file", b"x")
+    check(exchange(impatient, upload), 408, "body_timeout", ends=True)
+    sandbox.wait_until(lambda state: state["open"] == 0)
+    assert [entry["status"] for entry in sandbox.log()] == [400]  # it was on its way, and broken off
 
 
 # What is used up

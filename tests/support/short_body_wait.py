@@ -8,6 +8,6 @@ _REAL = Path("gunicorn.conf.py")
 exec(compile(_REAL.read_text(), _REAL, "exec"))
 
 from proxy import caller_source  # noqa: E402
-from proxy.blueprints import forward  # noqa: E402
+from proxy.blueprints import caller_body  # noqa: E402
 
-caller_source.BODY_S = forward.BODY_S = 1.0
+caller_source.BODY_S = caller_body.BODY_S = 1.0

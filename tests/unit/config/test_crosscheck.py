@@ -32,6 +32,31 @@ upstreams: [{name: u, base_url: 'https://u', token_source: SOURCE}]
     assert settings_of(text.replace("SOURCE", "null")).upstreams[0].token_source is None
 
 
+@pytest.mark.parametrize(
+    ("second", "choices"),
+    [
+        ("b", None),
+        ("null", None),
+        ("a", "null, b, c"),
+        ("d", "null, b, c"),
+        ("'*'", "null, b, c"),
+        ("''", "null, b, c"),
+    ],
+)
+def test_fail_over_is_to_another_upstream(faults_of, settings_of, second: str, choices: str | None) -> None:
+    others = "{name: b, base_url: 'https://b', fail_over_to: a}, {name: c, base_url: 'https://c', fail_over_to: b}"
+    text = f"upstreams: [{{name: a, base_url: 'https://a', fail_over_to: {second}}}, {others}]"
+    if choices is None:
+        assert settings_of(text).upstreams[1].fail_over_to == "a"
+    else:
+        assert faults_of(text) == (f"upstreams[0].fail_over_to: must name another one of upstreams: {choices}",)
+
+
+def test_fail_over_of_a_wrong_type_is_one_fault(faults_of) -> None:
+    text = "upstreams: [{name: a, base_url: 'https://a', fail_over_to: [b]}, {name: b, base_url: 'https://b'}]"
+    assert faults_of(text) == ("upstreams[0].fail_over_to: must be text (a number, date, yes or no in quotes)",)
+
+
 def test_repeated_names_are_faults_that_show_the_first(faults_of) -> None:
     faults = faults_of(
         f"""

@@ -48,3 +48,12 @@ def test_a_good_file_at_a_reload_takes_their_place(write: Callable[[str], None])
 def test_without_a_load_before_the_file_is_read(write: Callable[[str], None]) -> None:
     write(GOOD)
     assert kept_settings().upstreams[0].name == "NAME"
+
+
+def test_what_another_finds_wrong_counts_like_a_fault_of_the_file(write: Callable[[str], None]) -> None:
+    write(GOOD)
+    with pytest.raises(ConfigError, match="odd"):
+        load_or_keep(lambda _: ["odd"])
+    settings, _ = load_or_keep(lambda _: [])
+    write(GOOD.replace("NAME", "other"))
+    assert load_or_keep(lambda new: [new.upstreams[0].name]) == (settings, ("other",))

@@ -36,6 +36,7 @@ def test_upstream_has_the_defaults_of_the_contract(settings_of) -> None:
         1800,
     )
     assert (upstream.http_proxy, upstream.ca_bundle, upstream.client_cert) == (None, None, None)
+    assert upstream.fail_over_to is None
 
 
 @pytest.mark.parametrize(
@@ -54,6 +55,7 @@ def test_upstream_has_the_defaults_of_the_contract(settings_of) -> None:
         "set_fields: {temperature: 0.5, stop: [a, null], meta: {user: x}}",
         "strip_fields: [drop_params]",
         "headers: {X-App-Id: a}",
+        "fail_over_to: null",
         "http_proxy: null",
         "http_proxy: 'http://proxy.example.com:3128'",
     ],
@@ -65,6 +67,10 @@ def test_value_within_its_limits_is_taken(settings_of, members: str) -> None:
 @pytest.mark.parametrize(
     ("members", "path", "expected"),
     [
+        ("adapter: openai", "adapter", "must be dashscope, plain_sse or package.module:Class"),
+        ("adapter: 'company.llm'", "adapter", "must be dashscope, plain_sse or package.module:Class"),
+        ("adapter: 'company/llm:Gateway'", "adapter", "must be dashscope, plain_sse or package.module:Class"),
+        ("adapter: {name: dashscope}", "adapter", "must be dashscope, plain_sse or package.module:Class"),
         ("models: {}", "models", "must not be empty"),
         ("models: {a: ''}", "models.a", "must not be empty"),
         ("models: {a: 5}", "models.a", "must be text (a number, date, yes or no in quotes)"),
@@ -121,6 +127,13 @@ def test_value_outside_its_limits_is_a_fault_that_says_what_is_expected(
     faults_of, members: str, path: str, expected: str
 ) -> None:
     assert faults_of(_upstream(members)) == (f"upstreams[0].{path}: {expected}",)
+
+
+@pytest.mark.parametrize("name", ["dashscope", "plain_sse", "llm:Gateway", "company.llm_2:Gateway"])
+def test_adapter_is_looked_for_beside_the_config(settings_of, tmp_path: Path, name: str) -> None:
+    adapter = settings_of(_upstream(f"adapter: '{name}'")).upstreams[0].adapter
+    assert (adapter.name, adapter.folder) == (name, tmp_path)
+    assert settings_of(_upstream("adapter: null")).upstreams[0].adapter is None
 
 
 def test_url_of_a_proxy_is_a_secret_as_it_holds_the_password(settings_of, tmp_path: Path, mark: str) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from proxy.caller_watch import CallerWatch
+from proxy.caller_watch import CallerWatch, _is_closed
 
 LIMIT_S = 5.0
 
@@ -108,6 +108,15 @@ def test_bytes_of_a_next_request_are_left_where_they_are(pairs: Pairs) -> None:
     see_another_go(watch, pairs)
     assert gone.count == 0
     assert ours.recv(100) == b"GET / HTTP/1.1"
+
+
+def test_look_at_a_connection_whose_bytes_another_thread_has_taken_does_not_wait() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        caller = socket.create_connection(server.getsockname())
+        ours, _ = server.accept()
+    with ours, caller:
+        ours.settimeout(0.1)  # a look that waited would end with it, and find the caller gone
+        assert not _is_closed(ours)
 
 
 @pytest.mark.parametrize("resets", [False, True], ids=["FIN", "RST"])

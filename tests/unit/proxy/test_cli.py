@@ -1,4 +1,5 @@
 import re
+import sys
 from hashlib import sha256
 from pathlib import Path
 
@@ -65,6 +66,18 @@ def test_check_of_a_config_that_is_not_there_is_a_fault(tmp_path: Path) -> None:
     assert result.exit_code == 1
     assert len(result.stderr.splitlines()) == 1
     assert "Traceback" not in result.output
+
+
+def test_check_imports_the_adapters(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "path", sys.path.copy())
+    (config.parent / "bad_adapter.py").write_text("raise KeyError('s3cret-mark')\n")
+    bad = "{name: a, base_url: 'https://a.example.com', adapter: 'bad_adapter:A'}"
+    good = "{name: b, base_url: 'https://b.example.com', adapter: dashscope}"
+    config.write_text(f"upstreams: [{good}, {bad}]\n")
+    result = run("--config", str(config), "check")
+    assert (result.exit_code, result.stderr) == (1, "upstreams[1].adapter: cannot be imported: KeyError\n")
+    config.write_text(f"upstreams: [{good}]\n")
+    assert run("--config", str(config), "check").exit_code == 0
 
 
 def test_check_shows_no_secret(config: Path) -> None:

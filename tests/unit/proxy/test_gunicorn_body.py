@@ -6,10 +6,11 @@ from collections.abc import Iterator
 import pytest
 from gunicorn.http import message
 from gunicorn.http.body import Body, ChunkedReader, LengthReader
-from gunicorn.http.unreader import IterUnreader
+from gunicorn.http.unreader import IterUnreader, SocketUnreader
 
 from proxy import gunicorn_body
-from proxy.gunicorn_body import LimitedChunks, ask_when_read, limit_chunks
+from proxy.caller_source import CallerSource
+from proxy.gunicorn_body import LimitedChunks, ask_when_read, has_come, limit_chunks, limit_wait, read_some
 
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
@@ -50,6 +51,46 @@ def test_caller_that_is_gone_when_it_is_asked_fails_the_body(pair: tuple[socket.
     with pytest.raises(OSError, match="Broken pipe"):
         body.read()
     assert body.failed
+
+
+@pytest.mark.parametrize("reader", [LengthReader, LimitedChunks])
+def test_caller_is_asked_by_a_read_of_what_has_come_too(
+    pair: tuple[socket.socket, socket.socket], reader: type[LengthReader | LimitedChunks]
+) -> None:
+    ours, callers = pair
+    is_length = reader is LengthReader
+    body = Body(
+        LengthReader(IterUnreader([b"ab"]), 2) if is_length else LimitedChunks(None, IterUnreader([b"2\r\nab"]))
+    )
+    ask_when_read(body, ours)
+    assert read_some(body, 1) == b"ab"
+    assert (callers.recv(100), body.failed) == (CONTINUE, False)
+
+
+def test_body_has_come_when_a_read_would_not_wait(pair: tuple[socket.socket, socket.socket]) -> None:
+    ours, callers = pair
+    body = Body(LengthReader(SocketUnreader(ours), 4))
+    assert not has_come(body, ours, 0)
+    callers.send(b"abcd")
+    assert has_come(body, ours, 0)
+    body.reader.read(1)
+    assert has_come(body, ours, 0)  # the rest is held
+    assert read_some(body, 1) == b"bcd"
+    assert has_come(body, ours, 0)  # its end
+
+
+def test_wait_for_the_rest_of_a_body_ends_when_it_is_told_to(pair: tuple[socket.socket, socket.socket]) -> None:
+    ours, callers = pair
+    callers.send(b"ab")
+    source = CallerSource(ours)
+    body = Body(LengthReader(SocketUnreader(source), 4))
+    limit_wait(body, 5)
+    assert read_some(body, 1) == b"ab"
+    limit_wait(body, 0)
+    with pytest.raises(TimeoutError):
+        read_some(body, 1)
+    assert body.failed
+    source.close()
 
 
 def test_gunicorn_makes_its_readers_of_it(monkeypatch: pytest.MonkeyPatch) -> None:

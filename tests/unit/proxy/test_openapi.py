@@ -15,7 +15,7 @@ from proxy import create_app
 from proxy.body import read_body
 from proxy.errors import ProxyError, RequestError, ServiceError, as_openai_error
 
-OPERATIONS = {"/healthz", "/readyz", "/metrics", "/status", "/openapi.json"}
+OPERATIONS = {"/", "/healthz", "/readyz", "/metrics", "/status", "/openapi.json"}
 
 
 def app_of(*prefixes: str, bind: str = "127.0.0.1:5002", has_keys: bool = True) -> Flask:
@@ -147,7 +147,12 @@ def test_unknown_model_is_told_where_one_is_named(document: dict[str, Any]) -> N
     assert named == document["paths"].keys() - OPERATIONS - {"/models"}
 
 
-@pytest.mark.parametrize("path", ["/status", "/metrics"])
+def test_status_page_is_told_as_html(document: dict[str, Any]) -> None:
+    answer = document["paths"]["/"]["get"]["responses"]["200"]
+    assert (answer["content"].keys(), answer["headers"].keys()) == ({"text/html"}, {"X-Request-Id"})
+
+
+@pytest.mark.parametrize("path", ["/", "/status", "/metrics"])
 def test_operation_that_wants_an_admin_key_answers_as_told_and_never_with_an_upstreams_error(path: str) -> None:
     app = app_of(bind="0.0.0.0:5002")
     responses = document_of(app)["paths"][path]["get"]["responses"]
@@ -192,7 +197,7 @@ def test_body_is_good_by_what_is_told_where_the_proxy_takes_it(document: dict[st
 @pytest.mark.parametrize(("bind", "is_open"), [("127.0.0.1:5002", True), ("0.0.0.0:5002", False)])
 def test_key_is_told_of_the_routes_that_want_one(bind: str, is_open: bool) -> None:
     without = {path for path, _, operation in operations(document_of(app_of(bind=bind))) if not operation["security"]}
-    assert without == OPERATIONS - (set() if is_open else {"/metrics", "/status"})
+    assert without == OPERATIONS - (set() if is_open else {"/", "/metrics", "/status"})
 
 
 def test_key_may_be_left_out_where_the_config_has_none() -> None:

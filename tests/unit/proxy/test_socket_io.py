@@ -12,7 +12,8 @@ from proxy.socket_io import BlockingReader, socket_reader
 _RUN = "from gevent import monkey; monkey.patch_all(); import sys, pytest; sys.exit(pytest.main(sys.argv[1:]))"
 _HERE = Path(__file__).parent
 # Of the others too that read by it.
-_FILES = ("socket_io_cases.py", *(f"upstreams/test_{name}.py" for name in ("connection", "transport", "tunnel")))
+_UPSTREAMS = ("answer_body", "connection", "transport", "tunnel")
+_FILES = ("socket_io_cases.py", *(f"upstreams/test_{name}.py" for name in _UPSTREAMS))
 
 
 def test_threads_read_as_usual() -> None:

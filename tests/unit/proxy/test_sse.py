@@ -121,9 +121,7 @@ def test_names_of_events_stay_where_they_are_the_apis_own(stream: bytes, frames:
     assert b"".join([*pieces, reader.end()]) == frames
 
 
-@given(
-    st.lists(st.sampled_from([b"event: x\n", b"event:\n", b"data: 1\n", b": c\n", b"id: 5\n", b"\n", b"\r"])), _CUTS
-)
+@given(st.lists(st.sampled_from([b"event: x\n", b"event:\n", b"data: 1\n", b": c\n", b"id: 5\n", b"\n", b"\r"])), _CUTS)
 def test_named_frames_do_not_depend_on_the_cuts_and_pass_again_as_they_are(parts: list[bytes], cuts: list[int]) -> None:
     def read(pieces: list[bytes]) -> bytes:
         reader = FrameReader(named=True)

@@ -1,6 +1,7 @@
 """How a request's body is read; what is done with it is shown end to end."""
 
-from collections.abc import Iterator
+import socket
+from collections.abc import Callable, Iterator
 from contextvars import copy_context
 from io import BytesIO
 from types import SimpleNamespace
@@ -8,11 +9,12 @@ from typing import Any
 
 import pytest
 from gunicorn.http.body import Body, LengthReader
-from gunicorn.http.unreader import IterUnreader
+from gunicorn.http.unreader import IterUnreader, SocketUnreader
 
-from proxy.blueprints.caller_body import read_bytes
+from proxy.blueprints import caller_body
+from proxy.blueprints.caller_body import read_bytes, read_pieces
 from proxy.caller_source import BODY_S, WRITE_S, waits_are_limited
-from proxy.errors import BodyTooLarge
+from proxy.errors import BodyTimeout, BodyTooLarge, CallerGone, InvalidChunks, ProxyError
 from proxy.gunicorn_body import LimitedChunks
 from proxy.observability.request_log import RequestLog
 from proxy.request_state import RequestState
@@ -113,3 +115,96 @@ def test_worker_that_limits_the_waits_itself_is_left_alone() -> None:
 
     copy_context().run(read)
     assert sock.timeouts_s == [WRITE_S]
+
+
+# As it comes
+
+
+def pieces_of(stream: Any, most: int = 10**6, **environ: Any) -> list[bytes]:
+    return list(read_pieces(request(stream, **environ), most))
+
+
+def test_body_comes_in_the_pieces_that_the_caller_sent() -> None:
+    sent = [b"x", b"yy", b"zzz"]
+    length = Body(LengthReader(IterUnreader(then_silence(*sent)), 6))
+    assert pieces_of(length, CONTENT_LENGTH="6") == sent
+    assert pieces_of(chunked(*sent, end=b"0\r\n\r\n")) == sent
+
+
+def test_piece_that_is_there_is_given_before_the_next_one_comes() -> None:
+    for stream, declared in (
+        (Body(LengthReader(IterUnreader(then_silence(b"first")), 9)), {"CONTENT_LENGTH": "9"}),
+        (chunked(b"first"), {}),
+    ):
+        coming = read_pieces(request(stream, **declared), 10)
+        assert next(coming) == b"first"
+        coming.close()
+
+
+def test_bytes_behind_the_body_are_left_for_the_next_request() -> None:
+    unreader = IterUnreader([b"bo", b"dyGET /"])
+    assert pieces_of(Body(LengthReader(unreader, 4)), CONTENT_LENGTH="4") == [b"bo", b"dy"]
+    assert unreader.read() == b"GET /"
+
+
+@pytest.mark.parametrize("size", [1, 100])
+def test_body_in_small_chunks_becomes_few_pieces(size: int) -> None:
+    count = 200_000 // size
+    pieces = pieces_of(chunked(*[b"x" * size] * count, end=b"0\r\n\r\n"))
+    assert b"".join(pieces) == b"x" * (size * count)
+    assert len(pieces) < 700
+    assert len(pieces[0]) == size
+
+
+@pytest.mark.parametrize(
+    ("stream", "declared", "kind"),
+    [
+        pytest.param(lambda: chunked(b"x" * 6, b"x" * 5), {}, BodyTooLarge, id="too many chunks"),
+        pytest.param(
+            lambda: Body(LengthReader(IterUnreader([]), 11)), {"CONTENT_LENGTH": "11"}, BodyTooLarge, id="long"
+        ),
+        pytest.param(
+            lambda: Body(LengthReader(IterUnreader([b"x"]), 9)), {"CONTENT_LENGTH": "9"}, CallerGone, id="cut short"
+        ),
+        pytest.param(lambda: Body(LimitedChunks(None, IterUnreader([b"2\r\nx"]))), {}, CallerGone, id="cut in a chunk"),
+        pytest.param(
+            lambda: Body(LimitedChunks(None, IterUnreader([b"1\r\nx\r\nno\r\n"]))), {}, InvalidChunks, id="bad chunks"
+        ),
+    ],
+)
+def test_fault_ends_the_pieces_and_says_that_nothing_can_follow(
+    stream: Callable[[], Body], declared: dict[str, str], kind: type[ProxyError]
+) -> None:
+    body = stream()
+    with pytest.raises(kind):
+        pieces_of(body, 10, **declared)
+    assert body.failed or kind in (CallerGone, BodyTooLarge)
+
+
+def test_empty_pieces_are_given_while_the_caller_sends_nothing() -> None:
+    ours, callers = socket.socketpair()
+    with ours, callers:
+        ours.settimeout(5)
+        callers.send(b"first")
+        stream = Body(LengthReader(SocketUnreader(ours), 10))
+        coming = read_pieces(request(stream, CONTENT_LENGTH="10", **{"gunicorn.socket": ours}), 10)
+        assert [next(coming), next(coming), next(coming)] == [b"first", b"", b""]
+        callers.send(b"later")
+        assert list(coming) == [b"later"]
+
+
+def test_time_in_which_nobody_asks_for_a_piece_is_not_the_callers(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr(caller_body.time, "monotonic", lambda: now[0])
+
+    def drip() -> Iterator[bytes]:
+        while True:
+            now[0] += BODY_S / 4
+            yield b"x"
+
+    coming = read_pieces(request(Body(LengthReader(IterUnreader(drip()), 9)), CONTENT_LENGTH="9"), 10)
+    for _ in range(4):
+        assert next(coming) == b"x"
+        now[0] += 1000
+    with pytest.raises(BodyTimeout):
+        next(coming)

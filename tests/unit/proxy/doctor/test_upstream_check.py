@@ -1,5 +1,5 @@
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -9,6 +9,7 @@ from proxy.doctor.foreign_text import ForeignText
 from proxy.doctor.report import Report
 from proxy.doctor.upstream_check import check_upstream
 from proxy.tokens.token import Token
+from tests.support.dashscope_server import DashScopeServer
 from tests.support.scripted_upstream import ScriptedUpstream
 
 _TOKEN = Token("s3cret-mark-1", fetched_at=0.0, lifetime_s=300.0, generation=1)
@@ -191,3 +192,48 @@ def test_name_of_a_model_that_looks_like_a_secret_is_not_shown(check: Check, lin
     listed = {"data": [{"id": "s3cret-mark-token"}]}
     check(plain(listed), plain(_CHAT), plain(_STREAM))
     assert lines[5].endswith("model with an odd name")
+
+
+# Through an adapter
+
+
+@pytest.fixture
+def qwen() -> Iterator[DashScopeServer]:
+    with DashScopeServer() as server:
+        yield server
+
+
+MODELS = {"qwen-turbo": "qwen-turbo", "text-embedding-v4": "text-embedding-v4"}
+
+
+def test_adapter_is_asked_for_what_it_has(check: Check, qwen: DashScopeServer, lines: list[str]) -> None:
+    check(upstream={"base_url": qwen.base_url, "adapter": "dashscope", "models": MODELS})
+    assert states(lines) == ["ok    chat", "ok    stream", "ok    embedding"]
+    assert [request.fields["authorization"] for request in qwen.requests] == ["Bearer s3cret-mark-1"] * 3
+    assert lines[5].endswith("2 frames, [DONE]")
+
+
+def test_adapter_without_embeddings_skips_them_and_whole_answers_are_streams(
+    check: Check, server: ScriptedUpstream, lines: list[str]
+) -> None:
+    answer = plain({"text": "a", "message_id": "1"})
+    check(answer, answer, upstream={"adapter": "plain_sse", "models": MODELS})
+    assert states(lines) == ["ok    chat", "ok    stream", "skip  embedding"]
+
+
+@pytest.mark.parametrize(
+    ("fault", "step", "cause"),
+    [
+        ("throttled stream", "warn  chat", "the upstream limits how often it is asked"),
+        ("nonsense", "FAIL  chat", "adapter proxy.adapters.dashscope:DashScope: KeyError at dashscope.py:"),
+        ("inspected", "FAIL  stream", "the last one an error of the upstream's"),
+        ("cut", "FAIL  stream", "broken off after 1 frames"),
+    ],
+)
+def test_fault_is_told_by_its_cause(
+    check: Check, qwen: DashScopeServer, lines: list[str], fault: str, step: str, cause: str
+) -> None:
+    qwen.fault = fault
+    check(upstream={"base_url": qwen.base_url, "adapter": "dashscope", "models": MODELS})
+    [line] = [line for line in lines if line.startswith(step)]
+    assert cause in line

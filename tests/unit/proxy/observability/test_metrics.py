@@ -51,7 +51,9 @@ def test_streams_tokens_fetches_and_replays_are_counted_by_their_labels(metrics:
     metrics.tokens_used("llm", 1, 0)
     metrics.token_fetched("corp", "refused", 0.3)
     metrics.token_replaced()
+    metrics.failed_over("llm")
     samples = samples_of(metrics.collect())
+    assert samples["llm_proxy_fail_overs_total llm"] == 1
     assert samples["llm_proxy_streams_total cut"] == 1
     assert samples["llm_proxy_tokens_total prompt llm"] == 6
     assert samples["llm_proxy_tokens_total completion llm"] == 7
@@ -68,6 +70,7 @@ def test_what_the_config_names_is_shown_as_0_from_the_start(metrics: Metrics) ->
         "tokens_total prompt llm",
         "token_fetches_total failed corp",
         "token_replays_total",
+        "fail_overs_total llm",
         "in_flight",
     ):
         assert samples[f"llm_proxy_{name}"] == 0

@@ -59,6 +59,7 @@ def test_command_with_all_that_it_can_have(build, tmp_path: Path) -> None:
         ("expires_in_pointer", '{"t": "token-1", "e": 60}'),
         ("expires_at_pointer", f'{{"t": "token-1", "e": {time.time() + 3600}}}'),
     ],
+    ids=["lifetime", "instant"],
 )
 def test_command_reads_the_expiry_that_a_pointer_names(build, pointer: str, output: str) -> None:
     source = build(type="command", argv=["echo", output], token_pointer="/t", **{pointer: "/e"})

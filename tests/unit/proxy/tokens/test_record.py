@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.tokens.record import Record, after_failure, after_grant, after_refusal
+from proxy.tokens.record import Failures, Record, after_failure, after_grant, after_refusal
 from proxy.tokens.sources.base import Grant, TokenFetchError
 
 _NOW = 1_000.0
@@ -146,6 +146,15 @@ def _pauses(record: Record, error: TokenFetchError, now: float, count: int) -> l
         pauses.append(record.due_at(now) - now)
         now = record.due_at(now)
     return pauses
+
+
+def test_failures_are_those_since_the_last_good_fetch_and_of_the_last_ones_kind() -> None:
+    record = _failed(_failed(Record(), _TIMEOUT, now=_NOW), _REFUSED, now=_NOW + 1)
+    assert _failed(record, now=_NOW + 60).failures_at(_NOW + 60) == Failures(3, "failed", next_try_s=2)
+    left_s = record.retry_at - _NOW - 1
+    assert record.failures_at(_NOW + 1) == Failures(2, "refused", next_try_s=math.ceil(left_s))
+    assert record.failures_at(record.retry_at + 100) == Failures(2, "refused", next_try_s=0)
+    assert _granted(record, now=_NOW + 60).failures_at(_NOW + 60) is None
 
 
 @pytest.mark.parametrize(

@@ -1,12 +1,20 @@
+import asyncio
 import json
+from collections.abc import Callable, Coroutine, Iterator
 from typing import Any
 
+import httpx2
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.errors import UpstreamUnavailable
-from proxy.upstreams.embedding_batches import EmbeddingBatches, join, split
+from proxy.errors import CallerGone, ProxyError, UpstreamAnswer, UpstreamTimeout, UpstreamUnavailable
+from proxy.tokens.token import Token, boot_clock
+from proxy.upstreams.client import AsyncUpstreamClient
+from proxy.upstreams.embedding_batches import EmbeddingBatches, SplitInput
+from proxy.upstreams.event_loop import EventLoopThread
+from proxy.upstreams.exchange import Exchange
+from proxy.upstreams.request_builder import UpstreamSettings
 
 
 def batches(max_batch: int) -> EmbeddingBatches:
@@ -15,10 +23,10 @@ def batches(max_batch: int) -> EmbeddingBatches:
     return EmbeddingBatches(unused, None, unused, max_batch=max_batch, concurrency=1, total_s=5)
 
 
-def answer(embeddings: list[Any], **members: Any) -> bytes:
-    """A part's answer, in the shape of OpenAI's."""
-    data = [{"object": "embedding", "index": at, "embedding": item} for at, item in enumerate(embeddings)]
-    return json.dumps({"object": "list", "data": data, "model": "m", **members}).encode()
+def parts_of(body: dict[str, Any], max_batch: int) -> list[dict[str, Any]]:
+    """The bodies of all parts."""
+    split = SplitInput(body, max_batch)
+    return [json.loads(split.content(number)) for number in split.missing()]
 
 
 # When to split
@@ -52,106 +60,290 @@ def test_body_without_input_is_not_split() -> None:
 
 @pytest.mark.parametrize(("count", "sizes"), [(1, [1]), (3, [3]), (4, [3, 1]), (6, [3, 3]), (7, [3, 3, 1])], ids=str)
 def test_parts_are_full_but_for_the_last(count: int, sizes: list[int]) -> None:
-    parts = split({"input": ["a"] * count}, 3)
-    assert [len(json.loads(part)["input"]) for part in parts] == sizes
+    assert [len(part["input"]) for part in parts_of({"input": ["a"] * count}, 3)] == sizes
 
 
 @given(st.lists(st.one_of(st.text(), st.lists(st.integers())), min_size=1), st.integers(1, 20))
 def test_parts_hold_the_whole_input_in_order(texts: list[Any], max_batch: int) -> None:
-    parts = [json.loads(part)["input"] for part in split({"input": texts}, max_batch)]
+    parts = [part["input"] for part in parts_of({"input": texts}, max_batch)]
     assert [text for part in parts for text in part] == texts
     assert all(1 <= len(part) <= max_batch for part in parts)
 
 
 def test_parts_have_all_other_members() -> None:
     body = {"model": "m", "input": ["ä", "b"], "dimensions": 8, "x_unknown": {"a": [1]}}
-    for part in split(body, 1):
-        members = json.loads(part)
-        del members["input"]
-        assert members == {"model": "m", "dimensions": 8, "x_unknown": {"a": [1]}}
+    others = [{name: value for name, value in part.items() if name != "input"} for part in parts_of(body, 1)]
+    assert others == [{"model": "m", "dimensions": 8, "x_unknown": {"a": [1]}}] * 2
 
 
 def test_body_that_is_split_is_not_changed() -> None:
     body = {"model": "m", "input": ["a", "b"]}
-    split(body, 1)
+    parts_of(body, 1)
     assert body == {"model": "m", "input": ["a", "b"]}
 
 
-# Joining
+# What has come
 
 
-def test_joined_embeddings_are_in_order_with_the_index_counted_on() -> None:
-    joined = json.loads(join([answer([[0.0], [0.1]]), answer([[0.2]])], 3))
-    assert [(item["index"], item["embedding"]) for item in joined["data"]] == [(0, [0.0]), (1, [0.1]), (2, [0.2])]
+def answer(*embeddings: str) -> bytes:
+    return json.dumps({"data": [{"index": at, "embedding": item} for at, item in enumerate(embeddings)]}).encode()
 
 
-def test_answer_that_lists_its_embeddings_in_another_order_is_sorted_by_their_index() -> None:
-    shuffled = b'{"data": [{"index": 1, "embedding": "b"}, {"index": 0, "embedding": "a"}]}'
-    joined = json.loads(join([shuffled, answer(["c"])], 3))
-    assert [item["embedding"] for item in joined["data"]] == ["a", "b", "c"]
+def test_answered_parts_are_not_missing_any_more() -> None:
+    split = SplitInput({"input": ["a", "b", "c", "d", "e"]}, 2)
+    split.take(1, answer("c", "d"))
+    assert split.missing() == [0, 2]
 
 
-def test_joined_answer_has_the_members_of_the_first() -> None:
-    joined = json.loads(join([answer(["a"], x_unknown=1, model="first"), answer(["b"], model="second")], 2))
-    assert (joined["object"], joined["model"], joined["x_unknown"]) == ("list", "first", 1)
+def test_parts_are_joined_in_order_whichever_came_first() -> None:
+    split = SplitInput({"input": ["a", "b", "c", "d", "e"]}, 2)
+    for number, texts in ((2, "e"), (0, "ab"), (1, "cd")):
+        split.take(number, answer(*texts))
+    data = json.loads(split.joined())["data"]
+    assert [(item["index"], item["embedding"]) for item in data] == list(enumerate("abcde"))
 
 
-def test_members_of_each_embedding_are_kept() -> None:
-    one = b'{"data": [{"index": 0, "embedding": "a", "x_unknown": 5}]}'
-    assert json.loads(join([one, one], 2))["data"][1] == {"index": 1, "embedding": "a", "x_unknown": 5}
+def test_parts_whose_numbers_fit_only_together_are_an_error() -> None:
+    split = SplitInput({"input": ["a", "b", "c", "d"]}, 2)
+    with pytest.raises(UpstreamUnavailable):
+        split.take(0, answer("a", "b", "c"))  # with one of the other part it would be four
+    assert split.missing() == [0, 1]
 
 
-def test_usage_is_added_up() -> None:
-    parts = [
-        answer(["a"], usage={"prompt_tokens": 3, "total_tokens": 4}),
-        answer(["b"], usage={"prompt_tokens": 10, "total_tokens": 10}),
-    ]
-    assert json.loads(join(parts, 2))["usage"] == {"prompt_tokens": 13, "total_tokens": 14}
+# Asking for the parts
+
+Handler = Callable[[str, str], Coroutine[Any, Any, httpx2.Response]]  # a part's only text, and the token
 
 
-@pytest.mark.parametrize("usage", [None, [], 5, "many", [1]], ids=str)
-def test_usage_that_is_no_object_is_left_aside(usage: object) -> None:
-    joined = json.loads(join([answer(["a"], usage=usage), answer(["b"], usage={"prompt_tokens": 2})], 2))
-    assert joined["usage"] == {"prompt_tokens": 2}
+class FakeTokens:
+    """A holder that has a new token each time that one is refused, until `last`; `expires` once, where it is set."""
+
+    def __init__(self, last: int = 99) -> None:
+        self.number = 1
+        self.last = last
+        self.expires = False
+
+    def token(self) -> Token:
+        self.expires = False
+        return Token(f"token-{self.number}", fetched_at=boot_clock(), lifetime_s=300, generation=self.number)
+
+    def usable_token(self) -> Token | None:
+        return None if self.expires else self.token()
+
+    def replacement(self, refused: Token) -> Token | None:
+        if refused.value == f"token-{self.number}" and self.number == self.last:
+            return None
+        self.number += refused.value == f"token-{self.number}"
+        return self.token()
 
 
-@pytest.mark.parametrize("first", [None, "3", {"cached": 1}], ids=str)
-def test_count_that_is_no_number_does_not_break_the_sum(first: object) -> None:
-    parts = [answer(["a"], usage={"prompt_tokens": first}), answer(["b"], usage={"prompt_tokens": 2})]
-    assert json.loads(join(parts, 2))["usage"] == {"prompt_tokens": 2}
+class Upstream:
+    """Answers each part of one text by a coroutine, and notes what was asked for and what became of it."""
+
+    def __init__(self, handler: Handler) -> None:
+        self.begun: list[str] = []
+        self.ended: list[str] = []
+        self._handler = handler
+
+    async def __call__(self, request: httpx2.Request) -> httpx2.Response:
+        [text] = json.loads(request.content)["input"]
+        self.begun.append(text)
+        try:
+            return await self._handler(text, request.headers.get("Authorization", ""))
+        finally:
+            self.ended.append(text)
 
 
-def test_no_usage_stays_no_usage() -> None:
-    assert "usage" not in json.loads(join([answer(["a"]), answer(["b"])], 2))
+async def good(text: str, _: str) -> httpx2.Response:
+    return httpx2.Response(200, stream=Body(answer(text)))
+
+
+class Body(httpx2.AsyncByteStream):
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+
+    async def __aiter__(self) -> Any:
+        yield self._data
+
+
+@pytest.fixture
+def loop() -> Iterator[EventLoopThread]:
+    loop = EventLoopThread()
+    yield loop
+    loop.close()
+
+
+def create(
+    loop: EventLoopThread,
+    upstream: Upstream,
+    tokens: Any = None,
+    *,
+    texts: str = "abcdef",
+    concurrency: int = 2,
+    total_s: float = 5,
+    exchange: Exchange | None = None,
+) -> list[str]:
+    """The embeddings of these texts, each of which is a part; the upstream's are the texts themselves."""
+    client = AsyncUpstreamClient(UpstreamSettings("http://upstream/v1"), tokens, httpx2.MockTransport(upstream))
+    batches = EmbeddingBatches(client, tokens, loop, max_batch=1, concurrency=concurrency, total_s=total_s)
+    body = {"model": "m", "input": list(texts)}
+    joined = batches.create(body, fields=[], exchange=exchange or Exchange(), as_base64=False)
+    return [item["embedding"] for item in json.loads(joined)["data"]]
+
+
+@pytest.mark.parametrize("concurrency", [1, 2, 6, 100])
+def test_parts_are_asked_for_so_many_at_a_time(loop: EventLoopThread, concurrency: int) -> None:
+    running: list[int] = []
+
+    async def wait(text: str, token: str) -> httpx2.Response:
+        running.append(len(upstream.begun) - len(upstream.ended))
+        for _ in range(3):
+            await asyncio.sleep(0)
+        return await good(text, token)
+
+    upstream = Upstream(wait)
+    assert create(loop, upstream, concurrency=concurrency) == list("abcdef")
+    assert max(running) == min(concurrency, 6)
+
+
+class TwoAtOnce:
+    """A client whose first two parts end in the same turn of the loop: one fails, and the other is answered."""
+
+    def __init__(self, failing: str) -> None:
+        self.begun: list[str] = []
+        self._failing = failing
+        self._waiting: list[asyncio.Future[None]] = []
+
+    async def send(self, _: str, *, content: bytes, **__: Any) -> bytes:
+        [text] = json.loads(content)["input"]
+        self.begun.append(text)
+        self._waiting.append(asyncio.get_running_loop().create_future())
+        if len(self.begun) == 2:
+            asyncio.get_running_loop().call_soon(self._end_both)
+        await self._waiting[-1]
+        if text == self._failing:
+            raise UpstreamAnswer(422, [], b"{}")
+        return answer(text)
+
+    def _end_both(self) -> None:
+        for future in self._waiting:
+            future.set_result(None)
+
+
+@pytest.mark.parametrize(("failing", "begun"), [("a", "ab"), ("b", "abc")])
+def test_no_part_is_begun_once_one_has_failed(loop: EventLoopThread, failing: str, begun: str) -> None:
+    client: Any = TwoAtOnce(failing)
+    batches = EmbeddingBatches(client, None, loop, max_batch=1, concurrency=2, total_s=5)
+    with pytest.raises(UpstreamAnswer):
+        batches.create({"input": list("abcdef")}, fields=[], exchange=Exchange(), as_base64=False)
+    assert client.begun == list(begun)  # c where a was answered before b failed
+
+
+def test_parts_that_are_under_way_are_cancelled_with_a_failed_one(loop: EventLoopThread) -> None:
+    async def fail_or_hang(text: str, _: str) -> httpx2.Response:
+        if text == "b":
+            return httpx2.Response(500, stream=Body(b""))
+        return await asyncio.Future()
+
+    upstream = Upstream(fail_or_hang)
+    with pytest.raises(UpstreamAnswer):
+        create(loop, upstream)
+    loop.run(_turn, Exchange())
+    assert (upstream.begun, sorted(upstream.ended)) == (["a", "b"], ["a", "b"])
+
+
+async def _turn() -> None:
+    await asyncio.sleep(0.01)
+
+
+def test_caller_that_leaves_ends_all_parts(loop: EventLoopThread) -> None:
+    exchange = Exchange()
+
+    async def leave_at_the_third(text: str, token: str) -> httpx2.Response:
+        if text in "cd":
+            exchange.break_off()
+            return await asyncio.Future()
+        return await good(text, token)
+
+    upstream = Upstream(leave_at_the_third)
+    with pytest.raises(CallerGone):
+        create(loop, upstream, exchange=exchange)
+    loop.run(_turn, Exchange())
+    assert sorted(upstream.begun) == sorted(upstream.ended)
+    assert set("ef").isdisjoint(upstream.begun)
+
+
+def test_time_is_one_for_all_parts_together(loop: EventLoopThread) -> None:
+    async def take_a_while(text: str, token: str) -> httpx2.Response:
+        await asyncio.sleep(0.1)
+        return await good(text, token)
+
+    with pytest.raises(UpstreamTimeout):
+        create(loop, Upstream(take_a_while), concurrency=1, total_s=0.25)
+
+
+# A token that is refused, or runs out
+
+
+def refusing(*refusals: tuple[str, int]) -> Handler:
+    """Refuses a token at a text: `("d", 1)` the first one at d and wherever it is sent later."""
+    refused: set[str] = set()
+
+    async def handle(text: str, token: str) -> httpx2.Response:
+        refused.update(
+            f"Bearer token-{number}" for at, number in refusals if at == text and token.endswith(f"-{number}")
+        )
+        return httpx2.Response(401, stream=Body(b"")) if token in refused else await good(text, token)
+
+    return handle
 
 
 @pytest.mark.parametrize(
-    "broken",
+    ("refusals", "begun"),
     [
-        pytest.param(b"", id="empty"),
-        pytest.param(b"<html>", id="no JSON"),
-        pytest.param(b"[]", id="list"),
-        pytest.param(b"null", id="null"),
-        pytest.param(b"{}", id="no data"),
-        pytest.param(b'{"data": null}', id="data is null"),
-        pytest.param(b'{"data": 5}', id="data is a number"),
-        pytest.param(b'{"data": ["a"]}', id="entry is a text"),
-        pytest.param(b'{"data": [null]}', id="entry is null"),
-        pytest.param(b'{"data": [{"embedding": "a"}]}', id="entry without index"),
-        pytest.param(b'{"data": [{"index": null}]}', id="index is null"),
-        pytest.param(b'{"data": [{"index": "x"}]}', id="index is a text"),
+        pytest.param([("a", 1)], "aabcdef", id="at once"),
+        pytest.param([("d", 1)], "abcddef", id="in the middle"),
+        pytest.param([("f", 1)], "abcdeff", id="at the last"),
+        pytest.param([("b", 1), ("e", 2)], "abbcdeef", id="two, one after the other"),
     ],
 )
-def test_part_that_cannot_be_read_is_an_error(broken: bytes) -> None:
-    with pytest.raises(UpstreamUnavailable):
-        join([answer(["a"]), broken], 2)
+def test_refused_token_is_not_seen_and_what_was_answered_is_kept(
+    loop: EventLoopThread, refusals: list[tuple[str, int]], begun: str
+) -> None:
+    upstream = Upstream(refusing(*refusals))
+    assert create(loop, upstream, FakeTokens(), concurrency=1) == list("abcdef")
+    assert upstream.begun == list(begun)
 
 
-@pytest.mark.parametrize(
-    "second",
-    [pytest.param([], id="none"), pytest.param(["c"], id="too few"), pytest.param(["c", "d", "e"], id="too many")],
-)
-def test_part_without_an_embedding_for_each_input_is_an_error(second: list[str]) -> None:
-    # Counted on, the embeddings after it would belong to other texts than the caller's.
+@pytest.mark.parametrize("refusals", [[("a", 1), ("a", 2)], [("c", 1), ("c", 2)]], ids=["first", "middle"])
+def test_fresh_token_that_is_refused_at_once_ends_it(loop: EventLoopThread, refusals: list[tuple[str, int]]) -> None:
+    upstream, tokens = Upstream(refusing(*refusals)), FakeTokens()
+    with pytest.raises(UpstreamUnavailable) as caught:
+        create(loop, upstream, tokens, concurrency=1)
+    assert (caught.value.status, caught.value.takes_nobody, tokens.number) == (502, False, 2)
+
+
+def test_refused_token_without_another_one_ends_it(loop: EventLoopThread) -> None:
     with pytest.raises(UpstreamUnavailable):
-        join([answer(["a", "b"]), answer(second)], 4)
+        create(loop, Upstream(refusing(("c", 1))), FakeTokens(last=1))
+
+
+def test_token_that_runs_out_in_the_middle_is_waited_for(loop: EventLoopThread) -> None:
+    tokens = FakeTokens()
+
+    async def run_out_after_c(text: str, token: str) -> httpx2.Response:
+        tokens.expires = text == "c"
+        return await good(text, token)
+
+    upstream = Upstream(run_out_after_c)
+    assert create(loop, upstream, tokens, concurrency=1) == list("abcdef")
+    assert upstream.begun == list("abcdef")
+
+
+def test_refusal_without_a_token_of_ours_is_an_error(loop: EventLoopThread) -> None:
+    async def refuse(*_: str) -> httpx2.Response:
+        return httpx2.Response(401, stream=Body(b""))
+
+    with pytest.raises(ProxyError) as caught:
+        create(loop, Upstream(refuse))
+    assert caught.value.status == 502
