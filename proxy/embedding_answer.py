@@ -50,7 +50,7 @@ def to_base64(answer: bytes) -> bytes:
         entries = []
         for number, (item, vector) in enumerate(zip(document["data"], vectors, strict=True)):
             entries.append(_entry(item, _packed(vector)))
-            if number % _PAUSE_EVERY == 0:
+            if number % _PAUSE_EVERY == _PAUSE_EVERY - 1:
                 time.sleep(_PAUSE_S)
     return join([Part(b", ".join(entries), document)])
 

@@ -31,7 +31,7 @@ def _create(accepted: Forward, as_base64: bool) -> Answer | bytes:
     Where one part turns to the second upstream, all do: vectors of two models must not stand side by side.
     """
     batches = accepted.upstream.batches
-    members = accepted.body.members if batches is None else accepted.upstream.members(accepted.body, accepted.model)
-    if batches is None or not batches.must_split(members):
+    if batches is None or not batches.must_split(accepted.body.members):
         return accepted.send_once(PATH)
+    members = accepted.upstream.members(accepted.body, accepted.model)
     return batches.create(members, fields=accepted.fields, exchange=accepted.exchange, as_base64=as_base64)

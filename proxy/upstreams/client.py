@@ -133,7 +133,7 @@ class AsyncUpstreamClient(AsyncOpenAI):
     """One upstream, asked many times for one request. Lives on the worker's event loop, and nowhere else.
 
     The loop runs in a native thread, which must not wait for the holder's lock: the token is read from the holder's
-    snapshot, and a refused one is raised for the view to renew and to run the whole again.
+    snapshot, and a refused one is raised for the view to renew, which then asks for what is missing.
     """
 
     def __init__(
@@ -222,7 +222,7 @@ async def _read_whole(response: httpx2.Response) -> bytes:
 
 
 class RefusedToken(Exception):
-    """The upstream refused this token, or it ran out meanwhile (None); the view renews and runs the calls again."""
+    """The upstream refused this token, or it ran out meanwhile (None); the view renews and asks for what is missing."""
 
     def __init__(self, token: Token | None) -> None:
         super().__init__("the token was refused")
