@@ -19,7 +19,7 @@ run: $(VENV)/run.stamp
 
 # Most tests wait for processes and their clocks, so three run side by side; what makes the matrix is one process's.
 test: $(VENV)/dev.stamp node_modules/.stamp $(CLIENT_STAMPS)
-	$(BIN)/pytest -n 3 --dist loadfile tests/unit tests/contract tests/e2e
+	$(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder tests/unit tests/contract tests/e2e
 	$(BIN)/pytest tests/compatibility
 
 matrix: $(VENV)/dev.stamp node_modules/.stamp $(CLIENT_STAMPS)

@@ -17,11 +17,15 @@ NOT_SERVED = "This model's upstream does not serve this route."
 
 @dataclass(frozen=True, slots=True)
 class AdaptedRequest:
-    """A POST for the upstream: `path` counts from base_url, `members` are its JSON body, `fields` go in its head."""
+    """A POST for the upstream: `path` counts from base_url, `members` are its JSON body, `fields` go in its head.
+
+    What a caller chose goes into `path` by `quote(model, safe="")` alone; `query` is encoded by the proxy.
+    """
 
     path: str
     members: Mapping[str, Any]
     fields: Mapping[str, str] = field(default_factory=dict)
+    query: Mapping[str, str] = field(default_factory=dict)
 
 
 class ApiError(Exception):
@@ -35,6 +39,11 @@ class ApiError(Exception):
         self.status = status
         self.message = message
         self.code = code
+
+    @property
+    def is_the_callers(self) -> bool:
+        """Whether the caller is told: a status that means our token, or no error, is nothing to them."""
+        return self.status != 401 and 400 <= self.status < 600
 
 
 class Adapter:

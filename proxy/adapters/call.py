@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from traceback import walk_tb
 from typing import Any
+from urllib.parse import unquote, urlencode
 
 import jiter
 from loguru import logger
@@ -26,8 +27,11 @@ CHAT = "/chat/completions"
 EMBEDDINGS = "/embeddings"
 JSON_TYPE = "application/json"
 
-# RFC 9112 §3.2: of a request's target; what an adapter takes from a caller must not become a line of the head.
-_PATH = re.compile(r"/[!-~]*")
+# RFC 9112 §3.2: of a request's target; what an adapter takes from a caller must become no line of the head, and no
+# query; a fragment would cut off what follows, and dot segments lead out of base_url, however a server spells them.
+_PATH = re.compile(r"/(?:(?![?#\\])[!-~])*")
+_DOT_SEGMENT = re.compile(r"[/\\]\.\.?(?:[/\\;]|\Z)")
+TARGET_MOST_CHARACTERS = 8192
 _FIELD_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _FIELD_VALUE = re.compile(r"[\t\x20-\x7e]*")
 _FIELDS_OF_OURS = frozenset(
@@ -49,9 +53,9 @@ class AdaptedCall:
         self.is_streamed = self._is_chat and bool(self._body.get("stream"))
         with self._blaming(_refuse):
             request = (adapter.chat_request if self._is_chat else adapter.embeddings_request)(self._body)
-            _check_head(request)
+            self.path = request.path + (f"?{urlencode(request.query)}" if request.query else "")
+            _check_head(request, self.path)
             self.content = to_json(request.members)
-        self.path = request.path
         self.fields = list(request.fields.items())
 
     def whole(self, body: bytes, content_type: str = JSON_TYPE) -> tuple[bytes, str]:
@@ -61,7 +65,7 @@ class AdaptedCall:
         """
         with self._blaming(_unreadable):
             if not self._is_chat:
-                return to_json(self._adapter.embeddings_answer(self._body, _object(body))), JSON_TYPE
+                return to_json(self._embeddings(body)), JSON_TYPE
             completion = self._completion(body, is_stream=is_event_stream(content_type))
             if self.is_streamed:
                 if not wants_usage(self._body):
@@ -83,6 +87,13 @@ class AdaptedCall:
             # Its status counts all the same: a second upstream may be asked, and callers come back later.
             converted.cause = self._blame(fault)
         return converted
+
+    def _embeddings(self, body: bytes) -> dict[str, Any]:
+        """One for each input: with one too few, every text behind it would have its neighbour's."""
+        embeddings = self._adapter.embeddings_answer(self._body, _object(body))
+        if sorted(item["index"] for item in embeddings["data"]) != list(range(_count(self._body["input"]))):
+            raise ValueError("indexes")
+        return embeddings
 
     def _completion(self, body: bytes, *, is_stream: bool) -> dict[str, Any]:
         if is_stream:
@@ -133,7 +144,9 @@ class GuardedConverter:
             try:
                 return convert()
             except sse.FrameTooLong:
-                raise UpstreamUnavailable(cause="an event of the stream is too long") from None
+                raise _told("an event of the stream is too long") from None
+            except ApiError as error:
+                raise _told(f"the upstream answered {error.status} in its stream") from error
 
 
 def is_event_stream(content_type: str) -> bool:
@@ -145,9 +158,11 @@ def with_type(fields: Iterable[tuple[str, str]], content_type: str) -> list[tupl
     return [*(field for field in fields if field[0].lower() != "content-type"), ("Content-Type", content_type)]
 
 
-def _check_head(request: AdaptedRequest) -> None:
-    if not _PATH.fullmatch(request.path):
+def _check_head(request: AdaptedRequest, target: str) -> None:
+    if not _PATH.fullmatch(request.path) or _DOT_SEGMENT.search(unquote(request.path)):
         raise ValueError("path")
+    if len(target) > TARGET_MOST_CHARACTERS:
+        raise ValueError("length")
     for name, value in request.fields.items():
         if not _FIELD_NAME.fullmatch(name) or not _FIELD_VALUE.fullmatch(value) or name.lower() in _FIELDS_OF_OURS:
             raise ValueError("field")
@@ -162,17 +177,26 @@ def _unreadable(cause: str) -> ProxyError:
 
 
 def _told_unreadable(cause: str) -> ProxyError:
+    return _told(f"{cause}: an event of the stream cannot be read")
+
+
+def _told(cause: str) -> ProxyError:
     """Of a stream nobody else tells it: its status is out."""
-    logger.warning("{}: an event of the stream cannot be read", cause)
+    logger.warning("{}", cause)
     return UpstreamUnavailable(cause=cause)
 
 
 def _as_answer(error: ApiError) -> ProxyError:
-    """A status that means our token, or no error, is nothing to the caller."""
-    if error.status == 401 or not 400 <= error.status < 600:
+    if not error.is_the_callers:
         return UpstreamUnavailable(cause=f"the upstream answered {error.status} in its body")
     body = to_json({"error": error_object(error.status, error.message, code=error.code)})
     return UpstreamAnswer(error.status, with_type([], JSON_TYPE), body)
+
+
+def _count(given: Any) -> int:
+    """How many embeddings are due: of a text or an array of tokens one."""
+    is_tokens = bool(given) and isinstance(given[0], int)
+    return len(given) if isinstance(given, list) and not is_tokens else 1
 
 
 def _object(body: bytes) -> dict[str, Any]:

@@ -30,6 +30,7 @@ class ChatStream:
     def event(self, name: str, data: str) -> Iterable[dict[str, Any]]:
         """The chunks of one event: its name, or "", and its data, of which several lines are joined by a blank.
 
+        The data is meant to be JSON: of bare text, blanks, empty events and line ends would be lost on the way here.
         Raises ApiError for an event that tells of an error, which ends the stream.
         """
         raise NotImplementedError

@@ -24,13 +24,25 @@ _NOT_PARAMETERS = frozenset(
     {"model", "messages", "stream", "stream_options", "max_completion_tokens"}
     | {"user", "store", "metadata", "service_tier", "safety_identifier", "prompt_cache_key", "drop_params"}
 )
+# By how a code begins, the first that fits. Source: help.aliyun.com/zh/dashscope/return-status-code-description.
+_STATUSES = {
+    "InvalidApiKey": 401,
+    "Invalid": 400,
+    "Data": 400,
+    "BadRequest": 400,
+    "AccessDenied": 403,
+    "ModelNotFound": 404,
+    "Throttling": 429,
+    "LimitRequests": 429,
+    "ServiceUnavailable": 503,
+}
 _EMBEDDING_PARAMETERS = ("text_type", "output_type", "instruct")
 
 
 class DashScope(Adapter):
     def chat_request(self, body: Document) -> AdaptedRequest:
         parameters = {name: value for name, value in body.items() if name not in _NOT_PARAMETERS and value is not None}
-        if "max_completion_tokens" in body:
+        if body.get("max_completion_tokens") is not None:
             parameters["max_tokens"] = body["max_completion_tokens"]
         parameters["result_format"] = "message"
         fields = {}
@@ -60,9 +72,9 @@ class DashScope(Adapter):
         return AdaptedRequest(TEXT_EMBEDDING, members)
 
     def embeddings_answer(self, body: Document, answer: Document) -> Document:
-        items = sorted(_output(answer)["embeddings"], key=lambda item: int(item["text_index"]))
+        vectors = {int(item["text_index"]): item["embedding"] for item in _output(answer)["embeddings"]}
         tokens = answer.get("usage", {}).get("total_tokens")
-        return embedding_list(body, (item["embedding"] for item in items), prompt_tokens=tokens)
+        return embedding_list(body, (vectors[at] for at in range(len(vectors))), prompt_tokens=tokens)
 
 
 class _Stream(ChatStream):
@@ -127,7 +139,7 @@ def _output(document: Document, *, is_error: bool = False) -> Document:
     """What was asked for; an error may come with 200, and in a stream it has no other status."""
     if is_error or (document.get("code") and not document.get("output")):
         code = str(document.get("code"))
-        status = 429 if code.startswith("Throttling") else 400 if code.startswith(("Invalid", "Data")) else 500
+        status = next((status for start, status in _STATUSES.items() if code.startswith(start)), 500)
         raise ApiError(status, str(document.get("message") or code), code=code)
     output: Document = document["output"]
     return output

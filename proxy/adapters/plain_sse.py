@@ -2,7 +2,8 @@
 
 This is the chat API of Langchain-Chatchat up to 0.2 and of what was built after it: the last question is `query`, what
 was said before is `history`, and each event brings the text that is new. An answer that is not streamed comes as one
-event or as one JSON object. There are no tools, no embeddings, and no counts of tokens.
+event or as one JSON object. There are no tools, no embeddings, and no counts of tokens; what would change an answer's
+meaning is refused, what only colours it (`top_p`, `seed`, penalties) is left out.
 Source: server/chat/chat.py of Langchain-Chatchat 0.2.
 """
 
@@ -16,12 +17,12 @@ from proxy.adapters.shapes import choice, completion
 from proxy.errors import InvalidRequest
 
 PATH = "/chat"
+_LIMITS = ("max_completion_tokens", "max_tokens")
 
 
 class PlainSse(Adapter):
     def chat_request(self, body: Document) -> AdaptedRequest:
-        if body.get("tools"):
-            raise InvalidRequest("This model's upstream has no tools.", param="tools")
+        _refuse_what_it_lacks(body)
         *before, last = [
             {"role": message["role"], "content": text_of(message["content"])} for message in body["messages"]
         ]
@@ -31,7 +32,7 @@ class PlainSse(Adapter):
             "stream": bool(body.get("stream")),
             "model_name": body["model"],
             "temperature": body.get("temperature"),
-            "max_tokens": body.get("max_completion_tokens", body.get("max_tokens")),
+            "max_tokens": next((body[name] for name in _LIMITS if body.get(name) is not None), None),
         }
         return AdaptedRequest(PATH, {name: value for name, value in members.items() if value is not None})
 
@@ -41,6 +42,19 @@ class PlainSse(Adapter):
 
     def chat_stream(self, body: Document) -> ChatStream:
         return _Stream(body)
+
+
+def _refuse_what_it_lacks(body: Document) -> None:
+    asked = {
+        "tools": (body.get("tools"), "tools"),
+        "n": (body.get("n") not in (None, 1), "several choices"),
+        "response_format": ((body.get("response_format") or {}).get("type", "text") != "text", "structured output"),
+        "logprobs": (body.get("logprobs"), "log probabilities"),
+        "stop": (body.get("stop"), "stop sequences"),
+    }
+    for name, (is_asked, what) in asked.items():
+        if is_asked:
+            raise InvalidRequest(f"This model's upstream has no {what}.", param=name)
 
 
 class _Stream(ChatStream):

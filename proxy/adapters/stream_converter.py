@@ -39,7 +39,7 @@ class EventStream:
 
 
 class StreamConverter:
-    """One stream. Raises whatever the adapter raises; sse.FrameTooLong for an event of more than 1 MiB."""
+    """One stream. Raises what the adapter raises, but errors for the caller; sse.FrameTooLong for more than 1 MiB."""
 
     def __init__(self, stream: ChatStream) -> None:
         self.ended = False  # nothing more goes out
@@ -49,38 +49,32 @@ class StreamConverter:
 
     def feed(self, data: bytes) -> bytes:
         """The frames of the events that are whole now, or b""."""
-        block = self._convert(self._events.feed(data))
-        return block + self._close() if self._events.done else block
+        return b"".join(self._frames(self._events.feed(data)))
 
     def end(self) -> bytes:
         """The last frames, when the body has ended well."""
-        return self._convert(self._events.end()) + self._close()
+        return b"".join(self._frames(self._events.end(), at_end=True))
 
-    def _close(self) -> bytes:
+    def _frames(self, events: Iterable[tuple[str, str]], *, at_end: bool = False) -> Iterator[bytes]:
         if self.ended:
-            return b""
-        block = self._frames(self._stream.end())
-        self.ended = True
-        return block + sse.DONE if self._has_finished else block
-
-    def _convert(self, events: Iterable[tuple[str, str]]) -> bytes:
-        block = bytearray()
-        for name, data in events:
-            if self.ended:
-                break
-            try:
-                block += self._frames(self._stream.event(name, data))
-            except ApiError as error:
+            return
+        try:
+            for name, data in events:
+                yield from map(self._frame, self._stream.event(name, data))
+            if at_end or self._events.done:
+                yield from map(self._frame, self._stream.end())
                 self.ended = True
-                block += _frame({"error": error_object(error.status, error.message, code=error.code)})
-        return bytes(block)
+                if self._has_finished:
+                    yield sse.DONE
+        except ApiError as error:
+            if not error.is_the_callers:
+                raise
+            self.ended = True
+            yield _frame({"error": error_object(error.status, error.message, code=error.code)})
 
-    def _frames(self, chunks: Iterable[Document]) -> bytes:
-        block = bytearray()
-        for chunk in chunks:
-            block += _frame(chunk)
-            self._has_finished |= any(choice.get("finish_reason") for choice in chunk["choices"])
-        return bytes(block)
+    def _frame(self, chunk: Document) -> bytes:
+        self._has_finished |= any(choice.get("finish_reason") for choice in chunk["choices"])
+        return _frame(chunk)
 
 
 def chunks_in(body: bytes, stream: ChatStream) -> list[Document]:

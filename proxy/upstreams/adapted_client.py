@@ -17,10 +17,9 @@ from proxy.upstreams.answer import Answer
 from proxy.upstreams.client import WHOLE_ANSWER_MOST_BYTES, AsyncUpstreamClient, UpstreamClient
 from proxy.upstreams.content import Content
 from proxy.upstreams.exchange import Exchange
-from proxy.upstreams.request_builder import RequestBuilder, UpstreamSettings
+from proxy.upstreams.request_builder import UpstreamSettings
 from proxy.upstreams.transport import SocketTransport
 
-PATHS_MOST = 1000  # a path may hold the model, whose name is the caller's to choose
 READ_BYTES = 8 * 1024 * 1024
 
 
@@ -29,7 +28,6 @@ class AdaptedClient(UpstreamClient):
         self, settings: UpstreamSettings, tokens: TokenHolder | None, transport: SocketTransport, adapter: Adapter
     ) -> None:
         super().__init__(settings, tokens, transport)
-        self._settings = settings
         self._adapter = adapter
 
     def send(self, method: str, path: str, *, content: Content, fields: Fields, exchange: Exchange) -> Answer:
@@ -41,7 +39,6 @@ class AdaptedClient(UpstreamClient):
             raise UpstreamAnswer(404, [], b"")  # it has no list of models, and the config's names count
         # What comes in pieces is an upload, and no adapter has a route for one.
         call = AdaptedCall(self._adapter, path, content if isinstance(content, bytes) else b"")
-        self._forget_paths()
         sent = [*fields, *call.fields]
         try:
             answer = super().send("POST", call.path, content=call.content, fields=sent, exchange=exchange)
@@ -52,12 +49,6 @@ class AdaptedClient(UpstreamClient):
             return AdaptedStream(answer, call)
         body, content_type = call.whole(_read_whole(answer), content_type)
         return HeldAnswer(answer, body, content_type)
-
-    def _forget_paths(self) -> None:
-        """What is prepared for each path is dropped before it is too much."""
-        if len(self._prepared) > PATHS_MOST:
-            self._prepared.clear()
-            self._builder = RequestBuilder(self._settings)
 
 
 class AsyncAdaptedClient(AsyncUpstreamClient):

@@ -22,7 +22,7 @@ from proxy.upstreams.answer import Answer
 from proxy.upstreams.answer_body import ERROR_BODY_MOST_BYTES
 from proxy.upstreams.content import Content
 from proxy.upstreams.exchange import Exchange
-from proxy.upstreams.request_builder import RequestBuilder, UpstreamSettings
+from proxy.upstreams.request_builder import RequestBuilder, UpstreamSettings, keep
 from proxy.upstreams.sdk_errors import status_error, translate_error
 from proxy.upstreams.transport import SocketTransport
 
@@ -81,7 +81,7 @@ class UpstreamClient(OpenAI):
         """
         prepared = self._prepared.get((method, path))
         if prepared is None:
-            prepared = self._prepared[method, path] = UpstreamOptions.prepare(method, path)
+            prepared = keep(self._prepared, (method, path), UpstreamOptions.prepare(method, path))
         try:
             response = self.request(httpx2.Response, prepared.of(content, fields, exchange), stream=True)
         except (APIConnectionError, APIStatusError, httpx2.HTTPError) as error:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import httpx2
 
@@ -9,6 +10,10 @@ from proxy.headers import Fields
 from proxy.tokens.token import Token
 from proxy.upstreams.answer_body import Timeouts
 from proxy.upstreams.content import Content
+
+K = TypeVar("K")
+V = TypeVar("V")
+KEPT_MOST = 256  # paths: an adapter's may hold the model, whose name is the caller's to choose
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +60,7 @@ class RequestBuilder:
     def url(self, path: str) -> httpx2.URL:
         url = self._urls.get(path)
         if url is None:
-            url = self._urls[path] = httpx2.URL(self._base_url + path)
+            url = keep(self._urls, path, httpx2.URL(self._base_url + path))
         return url
 
     def refuses_token(self, response: httpx2.Response) -> bool:
@@ -72,13 +77,21 @@ class RequestBuilder:
             lines = [b"%s %s HTTP/1.1\r\nHost: %s\r\n" % (method.encode("ascii"), url.raw_path, url.netloc)]
             lines += [_line(*field) for field in (*self._fields, *self._token_field(token))]
             start = b"".join(lines)
-            self._heads[method, path] = (token, start)
+            keep(self._heads, (method, path), (token, start))
         return start
 
     def _token_field(self, token: Token | None) -> Fields:
         if token is None:
             return []
         return [(self._settings.token_header, f"{self._settings.token_prefix} {token.value}".strip())]
+
+
+def keep(held: dict[K, V], key: K, value: V) -> V:
+    """The value, which is held from now on. All others are dropped before they become too many."""
+    if len(held) >= KEPT_MOST and key not in held:
+        held.clear()
+    held[key] = value
+    return value
 
 
 def _line(name: str, value: str) -> bytes:

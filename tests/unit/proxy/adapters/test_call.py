@@ -1,10 +1,12 @@
 """One request through an adapter: what leaves, what comes back, and what an adapter's faults become."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
+from urllib.parse import quote
 
 import pytest
+from loguru import logger
 
 from proxy.adapters import AdaptedRequest, Adapter, ApiError, ChatStream, choice, completion, usage
 from proxy.adapters.call import CHAT, EMBEDDINGS, AdaptedCall
@@ -23,7 +25,8 @@ class Fake(Adapter):
             raise InvalidRequest("No.")
         if do == "fail":
             raise KeyError(MARK)
-        return AdaptedRequest(body.get("path", "/chat"), {"model": body["model"]}, body.get("fields", {}))
+        query = body.get("query", {})
+        return AdaptedRequest(body.get("path", "/chat"), {"model": body["model"]}, body.get("fields", {}), query)
 
     def chat_answer(self, body: dict[str, Any], answer: dict[str, Any]) -> dict[str, Any]:
         if "status" in answer:
@@ -33,12 +36,22 @@ class Fake(Adapter):
     def chat_stream(self, body: dict[str, Any]) -> ChatStream:
         return FakeStream(body)
 
+    def embeddings_request(self, body: dict[str, Any]) -> AdaptedRequest:
+        if not body.get("input"):
+            return super().embeddings_request(body)
+        return AdaptedRequest("/embed", {})
+
+    def embeddings_answer(self, body: dict[str, Any], answer: dict[str, Any]) -> dict[str, Any]:
+        return {"data": [{"index": at, "embedding": [1.0]} for at in answer["indexes"]]}
+
     def error(self, status: int, answer: dict[str, Any]) -> dict[str, Any]:
         return {"message": answer["why"]}
 
 
 class FakeStream(ChatStream):
     def event(self, name: str, data: str) -> Iterable[dict[str, Any]]:
+        if name == "error":
+            raise ApiError(int(data), MARK)
         yield self.chunk({"content": json.loads(data)["text"]})
 
     def end(self) -> Iterable[dict[str, Any]]:
@@ -56,12 +69,26 @@ def blame(error: ProxyError, kind: str) -> None:
     assert MARK not in error.cause + error.message
 
 
+@pytest.fixture
+def logged() -> Iterator[list[str]]:
+    lines: list[str] = []
+    sink = logger.add(lines.append, format="{message}", backtrace=False, diagnose=False)
+    yield lines
+    logger.remove(sink)
+
+
 # The request
 
 
 def test_request_is_the_adapters() -> None:
-    made = call(path="/a?b=c", fields={"X-A": "b"})
-    assert (made.path, made.content, made.fields) == ("/a?b=c", b'{"model": "m"}', [("X-A", "b")])
+    made = call(path="/a", fields={"X-A": "b"}, query={"b": "c&d=#", "e": "/../ö"})
+    assert made.path == "/a?b=c%26d%3D%23&e=%2F..%2F%C3%B6"
+    assert (made.content, made.fields) == (b'{"model": "m"}', [("X-A", "b")])
+
+
+@pytest.mark.parametrize("model", ["qwen-2.5", "org/name:8b", "..a", "a..", "...", "a#b?c=d e", "ö"])
+def test_model_may_stand_in_the_path_when_it_is_quoted(model: str) -> None:
+    assert call(path=f"/models/{quote(model, safe='')}/chat").path == f"/models/{quote(model, safe='')}/chat"
 
 
 @pytest.mark.parametrize("route", ["/rerank", "/images/generations", "/audio/transcriptions", EMBEDDINGS])
@@ -88,6 +115,18 @@ def test_request_on_which_the_adapter_fails_is_400() -> None:
         pytest.param({"path": "/a b"}, id="blank in the path"),
         pytest.param({"path": "/a\r\nX: y"}, id="line in the path"),
         pytest.param({"path": "/ä"}, id="letter that is not ASCII"),
+        pytest.param({"path": "/models/../../../admin/delete"}, id="dots"),
+        pytest.param({"path": "/models/.."}, id="dots at the end"),
+        pytest.param({"path": "/./a"}, id="one dot"),
+        pytest.param({"path": "/models/%2e%2E/a"}, id="dots quoted"),
+        pytest.param({"path": "/models/..%2fa"}, id="slash quoted"),
+        pytest.param({"path": "/models/..;a=b/c"}, id="dots with a parameter"),
+        pytest.param({"path": "/models\\..\\a"}, id="backslashes"),
+        pytest.param({"path": "/models%5C..%5ca"}, id="backslashes quoted"),
+        pytest.param({"path": "/a#b"}, id="fragment"),
+        pytest.param({"path": "/a?b=c"}, id="query in the path"),
+        pytest.param({"path": "/" + "a" * 8192}, id="long path"),
+        pytest.param({"query": {"a": "b" * 8192}}, id="long query"),
         pytest.param({"fields": {"X": "a\r\nY: b"}}, id="line in a field"),
         pytest.param({"fields": {"X y": "a"}}, id="blank in a name"),
         pytest.param({"fields": {"Content-Length": "1"}}, id="length"),
@@ -150,6 +189,37 @@ def test_status_that_means_nothing_to_a_caller_is_502(status: int) -> None:
         call().whole(json.dumps({"status": status}).encode())
 
 
+@pytest.mark.parametrize(
+    ("given", "indexes"),
+    [
+        pytest.param("a", [0], id="text"),
+        pytest.param([1, 2, 3], [0], id="array of tokens"),
+        pytest.param(["a", "b", "c"], [2, 0, 1], id="texts in any order"),
+        pytest.param([[1, 2], [3]], [0, 1], id="arrays of tokens"),
+    ],
+)
+def test_one_embedding_for_each_input_is_an_answer(given: Any, indexes: list[int]) -> None:
+    body, _ = call(EMBEDDINGS, input=given).whole(json.dumps({"indexes": indexes}).encode())
+    assert [item["index"] for item in json.loads(body)["data"]] == indexes
+
+
+@pytest.mark.parametrize(
+    ("given", "indexes"),
+    [
+        pytest.param("a", [], id="none"),
+        pytest.param(["a", "b", "c"], [0, 1], id="one too few"),
+        pytest.param(["a", "b"], [0, 1, 2], id="one too many"),
+        pytest.param([1, 2], [0, 1], id="one for each token"),
+        pytest.param(["a", "b", "c"], [0, 2, 2], id="one twice"),
+        pytest.param(["a", "b"], [1, 2], id="counted from 1"),
+    ],
+)
+def test_embeddings_that_are_not_one_for_each_input_are_502(given: Any, indexes: list[int]) -> None:
+    with pytest.raises(UpstreamUnavailable) as caught:
+        call(EMBEDDINGS, input=given).whole(json.dumps({"indexes": indexes}).encode())
+    blame(caught.value, "ValueError")
+
+
 # The upstream's errors
 
 
@@ -186,6 +256,15 @@ def test_fault_in_a_library_is_told_by_the_adapters_own_line() -> None:
     with pytest.raises(UpstreamUnavailable) as caught:
         call(stream=True).converter().feed(b"data: odd\n\n")
     assert "JSONDecodeError at test_call.py:" in caught.value.cause
+
+
+@pytest.mark.parametrize("status", [200, 401])
+def test_error_that_is_not_for_the_caller_breaks_the_stream_without_its_text(status: int, logged: list[str]) -> None:
+    with pytest.raises(UpstreamUnavailable) as caught:
+        call(stream=True).converter().feed(b"event: error\ndata: %d\n\n" % status)
+    assert f"answered {status}" in caught.value.cause
+    assert logged == [f"{caught.value.cause}\n"]
+    assert MARK not in caught.value.cause
 
 
 @pytest.mark.parametrize("options", [None, "x", [], {"include_usage": None}], ids=str)

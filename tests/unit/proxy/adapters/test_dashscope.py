@@ -7,8 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.adapters import ApiError, InvalidRequest
-from proxy.adapters.call import CHAT, AdaptedCall
+from proxy.adapters.call import CHAT, EMBEDDINGS, AdaptedCall
 from proxy.adapters.dashscope import GENERATION, TEXT_EMBEDDING, DashScope
+from proxy.errors import UpstreamUnavailable
 
 HI: list[dict[str, Any]] = [{"role": "user", "content": "Hi"}]
 
@@ -47,6 +48,7 @@ def deltas(chunks: list[dict[str, Any]]) -> list[dict[str, Any]]:
         pytest.param({"tools": [{}], "tool_choice": "auto", "parallel_tool_calls": True}, ..., id="tools"),
         pytest.param({"response_format": {"type": "json_object"}, "n": 2, "logprobs": True}, ..., id="formats"),
         pytest.param({"max_tokens": 5, "max_completion_tokens": 9}, {"max_tokens": 9}, id="the newer limit"),
+        pytest.param({"max_tokens": 5, "max_completion_tokens": None}, {"max_tokens": 5}, id="the newer limit null"),
         pytest.param({"user": "u", "metadata": {}, "store": True, "drop_params": True}, {}, id="OpenAI's own"),
         pytest.param({"temperature": None, "stop": None}, {}, id="nulls"),
         pytest.param({"stream": False, "stream_options": None}, {}, id="not streamed"),
@@ -85,6 +87,14 @@ def test_embeddings_are_put_in_order() -> None:
     document = DashScope().embeddings_answer({"model": "e"}, answer)
     assert [item["embedding"] for item in document["data"]] == [[0], [1]]
     assert document["usage"]["total_tokens"] == 4
+
+
+@pytest.mark.parametrize("indexes", [(0, 2), (1, 2), (0, 0, 1)], ids=str)
+def test_embeddings_of_other_texts_are_not_taken_for_those_asked_for(indexes: tuple[int, ...]) -> None:
+    items = [{"text_index": at, "embedding": [at]} for at in indexes]
+    call = AdaptedCall(DashScope(), EMBEDDINGS, b'{"model": "e", "input": ["a", "b", "c"]}')
+    with pytest.raises(UpstreamUnavailable):
+        call.whole(json.dumps({"output": {"embeddings": items}}).encode())
 
 
 @pytest.mark.parametrize(
@@ -154,6 +164,13 @@ def test_usage_of_the_last_event_is_told_at_the_end_with_its_details() -> None:
     ("name", "code", "status"),
     [
         ("error", "Throttling.RateQuota", 429),
+        ("error", "Throttling", 429),
+        ("error", "LimitRequests", 429),
+        ("error", "ServiceUnavailable", 503),
+        ("error", "InvalidApiKey", 401),
+        ("error", "AccessDenied.Unpurchased", 403),
+        ("error", "ModelNotFound", 404),
+        ("error", "BadRequest.EmptyInput", 400),
         ("error", "InvalidParameter", 400),
         ("error", "DataInspectionFailed", 400),
         ("error", "InternalError", 500),

@@ -20,9 +20,34 @@ def test_last_message_is_the_query_and_the_others_are_the_history() -> None:
     assert request_of(last) == {"query": "c", "history": [], "stream": False, "model_name": "m"}
 
 
-def test_tools_are_refused() -> None:
-    with pytest.raises(InvalidRequest, match="no tools"):
-        request_of({"role": "user", "content": "a"}, tools=[{}])
+HI = {"role": "user", "content": "a"}
+
+
+@pytest.mark.parametrize(
+    ("member", "value"),
+    [
+        ("tools", [{}]),
+        ("n", 2),
+        ("response_format", {"type": "json_object"}),
+        ("logprobs", True),
+        ("stop", ["\n"]),
+        ("stop", "\n"),
+    ],
+)
+def test_what_would_change_the_answers_meaning_is_refused(member: str, value: Any) -> None:
+    with pytest.raises(InvalidRequest, match="This model's upstream has no ") as caught:
+        request_of(HI, **{member: value})
+    assert caught.value.param == member
+
+
+def test_members_that_ask_for_nothing_are_left_out() -> None:
+    nothing = {"tools": [], "n": 1, "response_format": {"type": "text"}, "logprobs": False, "stop": None}
+    assert request_of(HI, **nothing) == request_of(HI) == request_of(HI, **dict.fromkeys(nothing))
+
+
+def test_newer_limit_counts_unless_it_is_null() -> None:
+    assert request_of(HI, max_tokens=5, max_completion_tokens=9)["max_tokens"] == 9
+    assert request_of(HI, max_tokens=5, max_completion_tokens=None)["max_tokens"] == 5
 
 
 def test_stream_has_the_id_of_its_messages_and_ends_with_its_body() -> None:

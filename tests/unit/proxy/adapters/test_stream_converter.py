@@ -81,6 +81,28 @@ def test_error_ends_the_stream() -> None:
     assert converter.end() == b""
 
 
+def test_error_at_the_end_is_the_upstreams_too() -> None:
+    class Late(Echo):
+        def end(self) -> Iterable[dict[str, Any]]:
+            yield from super().end()
+            raise ApiError(503, "too late")
+
+    converter = StreamConverter(Late({}))
+    assert converter.feed(b"data: a\n\n")
+    last, error = documents(converter.end())
+    assert (last["last"], error["error"]["message"], converter.ended) == (True, "too late", True)
+
+
+@pytest.mark.parametrize("status", [200, 401])
+def test_error_that_is_not_for_the_caller_is_raised(status: int) -> None:
+    class Refused(Echo):
+        def event(self, name: str, data: str) -> Iterable[dict[str, Any]]:
+            raise ApiError(status, "our key")
+
+    with pytest.raises(ApiError):
+        StreamConverter(Refused({})).feed(b"data: a\n\n")
+
+
 def test_own_done_of_the_upstream_ends_the_stream_though_it_stays_open() -> None:
     converter = StreamConverter(Echo({}))
     assert converter.feed(b"data: end\n\ndata: [DONE]\n\n").endswith(DONE)

@@ -1,5 +1,6 @@
 """What an adapted answer does with the reads beneath it. Requests through both clients: tests/e2e/test_adapters.py."""
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,12 +11,12 @@ import pytest
 from proxy.adapters import AdaptedRequest, Adapter
 from proxy.adapters.call import CHAT, AdaptedCall
 from proxy.adapters.find import find_adapter
-from proxy.errors import RouteNotFound, UpstreamAnswer, UpstreamUnavailable
-from proxy.upstreams.adapted_client import PATHS_MOST, AdaptedClient, AdaptedStream
+from proxy.errors import InvalidRequest, RouteNotFound, UpstreamAnswer, UpstreamUnavailable
+from proxy.upstreams.adapted_client import AdaptedClient, AdaptedStream
 from proxy.upstreams.answer_body import Timeouts
 from proxy.upstreams.content import StreamedContent
 from proxy.upstreams.exchange import Exchange
-from proxy.upstreams.request_builder import UpstreamSettings
+from proxy.upstreams.request_builder import KEPT_MOST, UpstreamSettings
 from proxy.upstreams.transport import SocketTransport
 from tests.support.plain_sse_server import PlainSseServer
 
@@ -94,13 +95,18 @@ def client() -> Iterator[AdaptedClient]:
 
 
 def test_paths_that_callers_choose_are_not_kept_without_end(client: AdaptedClient) -> None:
-    client._prepared.update({("POST", f"/{number}"): None for number in range(PATHS_MOST + 1)})  # type: ignore[misc]
-    builder = client._builder
-    with pytest.raises(UpstreamAnswer) as caught:
-        client.send("POST", CHAT, content=b'{"model": "m"}', fields=[], exchange=Exchange())
-    assert caught.value.status == 404
-    assert len(client._prepared) == 1
-    assert client._builder is not builder
+    for number in range(KEPT_MOST + 1):
+        with pytest.raises(UpstreamAnswer) as caught:
+            client.send("POST", CHAT, content=b'{"model": "m%d"}' % number, fields=[], exchange=Exchange())
+        assert caught.value.status == 404
+    assert len(client._prepared) == len(client._builder._urls) == len(client._builder._heads) == 1
+
+
+@pytest.mark.parametrize("model", ["../../../admin/delete#", "a" * 70_000], ids=["elsewhere", "too long for a URL"])
+def test_model_that_would_be_another_path_is_refused(client: AdaptedClient, model: str) -> None:
+    content = json.dumps({"model": model}).encode()
+    with pytest.raises(InvalidRequest):
+        client.send("POST", CHAT, content=content, fields=[], exchange=Exchange())
 
 
 def test_upload_is_no_route_of_an_adapter(client: AdaptedClient) -> None:
