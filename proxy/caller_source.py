@@ -1,7 +1,8 @@
 """What gunicorn's parser reads a connection from, with a limit for each of its waits, which gunicorn has not.
 
-Idle for 75 s; then 10 s for a head, from its first byte on, and 30 s for a body, however it drips. For gevent workers;
-with threads gunicorn waits for each read anew.
+Idle for 75 s; then 10 s for a head, from its first byte on, and 30 s for a body, however it drips. Of an upload that
+goes on as it comes, only the time counts in which a piece is awaited: how long it takes in all is limited by the
+upstream's `total_s` alone. For gevent workers; with threads gunicorn waits for each read anew.
 """
 
 import socket

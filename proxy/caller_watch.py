@@ -24,7 +24,7 @@ class CallerWatch:
         # Not in the selector yet. Most requests come and go here, so they take no lock: the dict's own steps are whole.
         self._new: dict[socket.socket, Callable[[], None]] = {}
         self._selector = selectors.DefaultSelector()
-        self._behind: dict[socket.socket, Callable[[], None]] = {}  # those with bytes of a next request
+        self._behind: dict[socket.socket, Callable[[], None]] = {}  # those with bytes of a body or a next request
         self._changed = threading.Condition(threading.Lock())  # guards the selector
         self._sleeps = False  # the thread, until a socket comes
         self._thread: threading.Thread | None = None

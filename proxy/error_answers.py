@@ -43,14 +43,17 @@ def answer_error(error: ProxyError) -> Response:
     log = current().log
     log.cause = error.cause
     log.outcome = "error"
-    if isinstance(error, UpstreamAnswer):
-        return _answer_of_upstream(error)
     if isinstance(error, CallerGone):
         log.outcome = "caller_gone"
-    response = jsonify(as_openai_error(error))
+    response = _answer_of_upstream(error) if isinstance(error, UpstreamAnswer) else _answer_of_ours(error)
     if error.ends_connection:
         _read_no_further()
         LastResponse.force_type(response)  # in place
+    return response
+
+
+def _answer_of_ours(error: ProxyError) -> Response:
+    response = jsonify(as_openai_error(error))
     response.status_code = error.status
     if error.retry_after_s is not None:
         response.headers["Retry-After"] = str(max(1, round(error.retry_after_s + 0.5)))

@@ -28,6 +28,7 @@ _NAME = re.compile(r'(?! )[^"\\\x00-\x1f\x7f]+(?<! )')
 _LINE = re.compile(rf"({_TOKEN}):([\t\x20-\x7e\x80-\xff]*)")
 _LENGTH_LINE = re.compile(rb"(?i)(\r\ncontent-length:)[^\r]*")
 _UNENCODED = ("7bit", "8bit", "binary")
+_CHARSETS = ("utf-8", "us-ascii")
 
 
 class Event(NamedTuple):
@@ -216,7 +217,8 @@ def _read_head(head: str) -> str:
     name = _parameter(disposition, "name")
     if name is None or disposition.partition(";")[0].strip().lower() != "form-data" or not _NAME.fullmatch(name):
         raise InvalidRequest("The Content-Disposition of a part of the request body cannot be read.")
-    if name != "model" and unquote(name) == "model":  # clients escape names too
+    # Clients escape names too, and some parsers take brackets behind a name for an array of that name.
+    if name != "model" and unquote(name).partition("[")[0] == "model":
         raise InvalidRequest("The field 'model' is given by another name.", param="model")
     if name == "model":
         _check_model(disposition, fields)
@@ -230,6 +232,9 @@ def _check_model(disposition: str, fields: list[tuple[str, str]]) -> None:
     codings = [value.strip().lower() for name, value in fields if name == "content-transfer-encoding"]
     if not all(coding in _UNENCODED for coding in codings):
         raise InvalidRequest("The field 'model' must not be encoded.", param="model")
+    types = [value for name, value in fields if name == "content-type" and re.search(r"(?i);\s*charset", value)]
+    if not all((_parameter(value, "charset") or "").lower() in _CHARSETS for value in types):
+        raise InvalidRequest("The field 'model' must be in UTF-8.", param="model")
 
 
 def _read_model(value: bytearray) -> str:

@@ -1,16 +1,23 @@
 """gunicorn's body of a request with what it lacks: an end to chunks before they come, and a question for it in time.
 
-What the app's limit is, it says itself; how long a body may take is left to the workers and to the app.
+What the app's limits are, of size and of time, it says itself; the worker has its own for the time of a whole body.
 """
 
+import re
 import select
 import ssl
+import time
+from collections.abc import Iterator
 from typing import Any
 
 from gunicorn.http import message
 from gunicorn.http.body import Body, ChunkedReader, LengthReader
+from gunicorn.http.errors import ChunkMissingTerminator, NoMoreData
 
 from proxy.caller_source import CallerSource
+
+# What may stand behind a chunk and tells nothing yet: with an extension behind the size, or a fault, it is looked into.
+_NEXT_SIZE_BEGUN = re.compile(rb"\r?|\r\n[0-9A-Fa-f]{0,16}\r?|\r\n[0-9A-Fa-f]{1,16}\r\n")
 
 
 class TooMuchAnnounced(Exception):
@@ -19,6 +26,8 @@ class TooMuchAnnounced(Exception):
 
 class LimitedChunks(ChunkedReader):  # type: ignore[misc]  # gunicorn has no types
     most_bytes: int | None = None  # of all chunks
+    left_bytes = 0  # of the chunk that is being read
+    parser: Any  # gunicorn's name for what parse_chunked() makes; None at the end
     _announced_bytes = 0
 
     def __init__(self, req: Any, unreader: Any) -> None:
@@ -32,6 +41,39 @@ class LimitedChunks(ChunkedReader):  # type: ignore[misc]  # gunicorn has no typ
         if self.most_bytes is not None and self._announced_bytes > self.most_bytes:
             raise TooMuchAnnounced
         return size, rest
+
+    def parse_chunked(self, unreader: Any) -> Iterator[bytes]:
+        """As gunicorn's, but that what came behind a chunk is left in the unreader, where holds() finds it."""
+        rest: Any  # no bytes behind the last chunk alone
+        self.left_bytes, rest = self.parse_chunk_size(unreader)
+        while self.left_bytes:
+            while self.left_bytes:
+                data = rest or unreader.read(None, read_ahead=self.left_bytes)
+                if not data:
+                    raise NoMoreData
+                piece, rest = data[: self.left_bytes], data[self.left_bytes :]
+                self.left_bytes -= len(piece)
+                if rest:
+                    unreader.unread(rest)
+                yield piece
+                rest = unreader.take_buffered()
+            while len(rest) < 2 and (data := unreader.read()):
+                rest += data
+            if not rest.startswith(b"\r\n"):
+                raise ChunkMissingTerminator(rest[:2])
+            self.left_bytes, rest = self.parse_chunk_size(unreader, rest[2:])
+
+    def holds(self, size: int) -> bool:
+        """Whether a read of so many bytes would not wait. Raises what it would raise."""
+        while self.parser and self.buf.tell() < size:
+            held = self.unreader.buf.getvalue()
+            if not held if self.left_bytes else _NEXT_SIZE_BEGUN.fullmatch(held):
+                return False
+            try:
+                self.buf.write(next(self.parser))
+            except StopIteration:
+                self.parser = None
+        return True
 
 
 def limit_chunks(stream: Any, most_bytes: int) -> None:
@@ -61,16 +103,39 @@ def read_some(stream: Any, at_least: int) -> bytes:
         raise
 
 
-def has_come(stream: Any, sock: Any, within_s: float) -> bool:
-    """Whether some of the body is here by then, or nobody can tell: chunks and TLS hold bytes that poll() misses."""
+def has_come(stream: Any, sock: Any, at_least: int, within_s: float) -> bool:
+    """Whether read_some() would not wait, by then, or nobody can tell: TLS holds bytes that poll() misses."""
     reader = getattr(stream, "reader", None)
-    if sock is None or isinstance(sock, ssl.SSLSocket) or not isinstance(reader, LengthReader):
+    if sock is None or isinstance(sock, ssl.SSLSocket) or not isinstance(reader, LengthReader | LimitedChunks):
         return True
-    if not reader.length or reader.unreader.buf.tell():
-        return True
+    until = time.monotonic() + within_s
     poll = select.poll()
     poll.register(sock, select.POLLIN)
-    return bool(poll.poll(1000 * within_s))
+    try:
+        while not _holds(reader, at_least):
+            if not poll.poll(1000 * max(0.0, until - time.monotonic())):
+                return False
+            if not _take(reader):
+                return True  # cut short, as the read will find
+    except Exception:
+        stream.failed = True  # as Body says it
+        raise
+    return True
+
+
+def _holds(reader: LengthReader | LimitedChunks, size: int) -> bool:
+    if isinstance(reader, LimitedChunks):
+        return reader.holds(size)
+    return bool(reader.unreader.buf.tell() >= min(size, reader.length))
+
+
+def _take(reader: LengthReader | LimitedChunks) -> bool:
+    """Whether the connection had something more; it is held for the next read."""
+    held = reader.unreader.buf
+    wanted = reader.left_bytes if isinstance(reader, LimitedChunks) else reader.length - held.tell()
+    data = reader.unreader.chunk(wanted)
+    held.write(data)
+    return bool(data)
 
 
 def limit_wait(stream: Any, within_s: float) -> None:

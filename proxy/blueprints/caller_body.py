@@ -52,10 +52,12 @@ def read_pieces(state: RequestState, most: int, *, at_least: int | None = None) 
         while True:
             began = time.monotonic()
             data = b""
-            if at_least or not come_bytes or has_come(stream, environ.get("gunicorn.socket"), LOOK_EVERY_S):
-                if come_bytes and at_least is None:
-                    limit_wait(stream, left_s)
-                data = read_some(stream, at_least or _piece_bytes(come_bytes))
+            wanted = at_least or _piece_bytes(come_bytes)
+            if come_bytes and at_least is None:
+                limit_wait(stream, left_s)
+            # The first is awaited: nobody has anything else to look at yet, and it is the read that asks for it.
+            if at_least or not come_bytes or has_come(stream, environ.get("gunicorn.socket"), wanted, LOOK_EVERY_S):
+                data = read_some(stream, wanted)
                 if not data:
                     break
             come_bytes += len(data)

@@ -86,8 +86,10 @@ class Forward:
         return call()
 
     def send_once(self, path: str, content: Content | None = None) -> Answer:
-        """`content`: what goes instead of the JSON body."""
+        """`content`: what goes instead of the JSON body, and must be given where there is none."""
         if content is None:
+            if not self.body.raw:
+                raise ValueError("no content, and no JSON body to take its place")
             content = self.upstream.content(self.body, self.model)
         sent_at = time.monotonic()
         client = self.upstream.client

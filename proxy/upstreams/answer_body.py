@@ -44,8 +44,8 @@ class AnswerBody(httpx2.SyncByteStream):
     """An answer on its connection: head first, then the body as it comes. Closing gives the connection back."""
 
     __slots__ = (
-        *("_closed", "_connection", "_ends_at", "_exchange", "_is_sent", "_left_bytes", "_parser", "_pool"),
-        *("_silent_since", "_timeouts", "is_cut"),
+        *("_closed", "_connection", "_ends_at", "_exchange", "_head_bytes", "_is_sent", "_left_bytes", "_parser"),
+        *("_pool", "_silent_since", "_timeouts", "is_cut"),
     )
 
     def __init__(
@@ -58,6 +58,7 @@ class AnswerBody(httpx2.SyncByteStream):
         self._timeouts = timeouts
         self._ends_at = time.monotonic() + timeouts.total_s
         self._silent_since: float | None = None  # while somebody waits for the body; a slow caller is no stall
+        self._head_bytes = 0  # read before the head was whole, what lay behind it among them
         self._is_sent = True  # nothing is left of a request in pieces
         self._left_bytes: int | None = None  # of an error body, which is read whole and so is limited
         self.is_cut = False  # by that limit, or not read at all
@@ -114,6 +115,7 @@ class AnswerBody(httpx2.SyncByteStream):
         try:
             data = sock.recv(READ_BYTES)
             if data:
+                self._head_bytes += len(data)
                 parser.feed(data)
         except (BlockingIOError, ssl.SSLWantReadError):
             return False
@@ -121,24 +123,26 @@ class AnswerBody(httpx2.SyncByteStream):
             raise _translate(error) from error
         finally:
             sock.settimeout(self._timeouts.idle_s)
+        if self._head_bytes > HEAD_MOST_BYTES:
+            self._check_head_length()
         return not data or (parser.head_is_complete and parser.status >= 300)
 
     def read_head(self) -> None:
-        parser, received = self._parser, 0
+        parser = self._parser
         deadline = min(time.monotonic() + self._timeouts.first_byte_s, self._ends_at)
         while not parser.head_is_complete:
             try:
                 data = self._receive(deadline - time.monotonic())
-                if not data and received == 0:
+                if not data and self._head_bytes == 0:
                     raise NoAnswer("closed without an answer")
-                received += len(data)
+                self._head_bytes += len(data)
                 parser.feed(data)
             except TimeoutError:
                 raise httpx2.ReadTimeout("no answer in time") from None
             except (OSError, HTTPParseError) as error:
                 raise _translate(error) from error
-            if received > HEAD_MOST_BYTES and (not parser.head_is_complete or parser.field_bytes() > HEAD_MOST_BYTES):
-                raise httpx2.RemoteProtocolError("the head of the answer is too long")
+            if self._head_bytes > HEAD_MOST_BYTES:
+                self._check_head_length()
         self._check_head()
         if parser.status >= 400:
             self._left_bytes = ERROR_BODY_MOST_BYTES
@@ -208,6 +212,10 @@ class AnswerBody(httpx2.SyncByteStream):
         if not data and self._connection.is_shut_down:
             raise ConnectionAbortedError  # our own end of the connection, and none of the answer
         return data
+
+    def _check_head_length(self) -> None:
+        if not self._parser.head_is_complete or self._parser.field_bytes() > HEAD_MOST_BYTES:
+            raise httpx2.RemoteProtocolError("the head of the answer is too long")
 
     def _check_head(self) -> None:
         for name, value in self._parser.fields:

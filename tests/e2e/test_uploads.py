@@ -79,6 +79,7 @@ def proxy(farm: ProxyFarm, sandbox: SandboxClient, raw: UploadUpstream, worker_c
         {**llm, "name": "changed", "models": {"changed": "renamed"}, **changed},
         {**llm, **no_token, "name": "down", "base_url": "http://127.0.0.1:9/v1", "models": {"down": "x"}},
         {**llm, "name": "second", "models": {"down": "there"}},
+        {**llm, **no_token, "name": "adapted", "adapter": "plain_sse", "models": {"adapted": "x"}},
     ]
     config["upstreams"][3]["fail_over_to"] = "second"
     return farm.proxy(config)
@@ -309,17 +310,18 @@ def test_upstream_that_is_down_has_its_second_take_the_form(proxy: ProxyProcess,
     assert fields_of(sandbox.last()) == {"model": b"there", "file": SOUND}
 
 
+@framings
 def test_answer_of_an_upstream_that_wants_no_more_reaches_a_caller_that_waits(
-    proxy: ProxyProcess, sandbox: SandboxClient, raw: UploadUpstream
+    proxy: ProxyProcess, sandbox: SandboxClient, raw: UploadUpstream, chunked: bool
 ) -> None:
     refusal = b'HTTP/1.1 413 Too Large\r\nContent-Type: application/json\r\nContent-Length: 12\r\n\r\n{"error": 1}'
     raw.answer(SOUND[:10], refusal)
     with always_true(proxy, sandbox, secrets=KEYS) as watch, RawCaller(proxy.port) as caller:
-        send = begin(caller, watch, 1_000_000, chunked=False)
+        send = begin(caller, watch, 1_000_000, chunked=chunked)
         send(model_part("raw") + FILE)
-        answer = watch.saw(caller.read_until(b"}"))
-        assert (status_of(answer), answer[-12:]) == (413, b'{"error": 1}')
-    assert raw.wait_until_left().endswith(FILE)
+        [answer] = answers_of(watch.saw(caller.read_until(b'{"error": 1}')))
+        assert (answer.status, answer.field("Connection"), answer.body) == (413, "close", b'{"error": 1}')
+    assert raw.wait_until_left().endswith(FILE + b"\r\n" * chunked)
 
 
 # What is wrong
@@ -327,7 +329,11 @@ def test_answer_of_an_upstream_that_wants_no_more_reaches_a_caller_that_waits(
 
 @pytest.mark.parametrize(
     ("key", "model", "status", "code"),
-    [("caller-key-few", "alias", 403, "model_not_allowed"), ("caller-key-all", "nobody's", 404, "model_not_found")],
+    [
+        ("caller-key-few", "alias", 403, "model_not_allowed"),
+        ("caller-key-all", "nobody's", 404, "model_not_found"),
+        ("caller-key-all", "adapted", 404, "not_found"),
+    ],
 )
 def test_model_decides_before_anything_is_sent(
     proxy: ProxyProcess, sandbox: SandboxClient, key: str, model: str, status: int, code: str

@@ -4,7 +4,15 @@ import pytest
 from flask import Flask
 
 from proxy.error_answers import LastResponse, answer_error
-from proxy.errors import BodyTimeout, BodyTooLarge, InvalidChunks, InvalidJson, ProxyError, UpstreamTimeout
+from proxy.errors import (
+    BodyTimeout,
+    BodyTooLarge,
+    InvalidChunks,
+    InvalidJson,
+    ProxyError,
+    UpstreamAnswer,
+    UpstreamTimeout,
+)
 from proxy.lean_flask import LeanFlask
 from proxy.observability.request_log import RequestLog
 from proxy.request_state import RequestState, begin
@@ -24,6 +32,13 @@ class FakeServerResponse:
         self.closes = True
 
 
+def upstream_answer(body: bytes = b"", *, is_last: bool = True) -> UpstreamAnswer:
+    """One that came before all of the caller's body was read, or behind it."""
+    error = UpstreamAnswer(413, [("Content-Type", "application/json")], body)
+    error.ends_connection = is_last
+    return error
+
+
 @pytest.fixture
 def app() -> Flask:
     app = LeanFlask("test")
@@ -39,6 +54,9 @@ def app() -> Flask:
         (InvalidChunks(), True),
         (InvalidJson("x"), False),
         (UpstreamTimeout(), False),
+        (upstream_answer(b'{"error": 1}'), True),
+        (upstream_answer(), True),
+        (upstream_answer(b'{"error": 1}', is_last=False), False),
     ],
     ids=lambda value: type(value).__name__,
 )

@@ -124,6 +124,9 @@ def test_model_is_known_with_the_boundary_behind_it() -> None:
         pytest.param(form((b'form-data; name="file"; filename="\xc3\xbc.wav"', b"x"), (MODEL, b"m")), id="UTF-8"),
         pytest.param(form((MODEL + b"\r\nContent-Type: text/plain\r\nContent-Length: 1", b"m")), id="OkHttp"),
         pytest.param(form((MODEL + b"\r\nContent-Transfer-Encoding: 8bit", b"m")), id="Apache HttpClient"),
+        pytest.param(form((MODEL + b"\r\nContent-Type: text/plain; charset=US-ASCII", b"m")), id="US-ASCII"),
+        pytest.param(form((MODEL + b'\r\nContent-Type: text/plain;charset="UTF-8"', b"m")), id="Spring"),
+        pytest.param(form((b"form-data; name=models[]", b"x"), (MODEL, b"m")), id="another array"),
         pytest.param(form((MODEL, b"m"), *[(FILE, b"")] * (PARTS_MOST - 1)), id="as many parts as may be"),
         pytest.param(form((b'form-data; name="a%5B%5D"', b"x"), (MODEL, b"m")), id="aiohttp"),
     ],
@@ -160,6 +163,22 @@ def test_form_as_clients_send_it_is_read(raw: bytes) -> None:
         pytest.param(form((b'form-data; name="mod%65l"', b"m")), "by another name", id="an escaped model"),
         pytest.param(
             form((MODEL + b"\r\nContent-Transfer-Encoding: base64", b"bQ==")), "must not be encoded", id="base64"
+        ),
+        pytest.param(form((MODEL, b"m"), (b'form-data; name="model[]"', b"n")), "by another name", id="an array"),
+        pytest.param(form((MODEL, b"m"), (b"form-data; name=model[0]", b"n")), "by another name", id="a part of one"),
+        pytest.param(
+            form((MODEL, b"m"), (b'form-data; name="model%5B%5D"', b"n")), "by another name", id="an escaped array"
+        ),
+        pytest.param(
+            form((MODEL + b"\r\nContent-Type: text/plain; charset=utf-16le", b"m\0")), "in UTF-8", id="UTF-16"
+        ),
+        pytest.param(
+            form((MODEL + b"\r\nContent-Type: text/plain; charset=utf-8; charset=utf-7", b"m")),
+            "must be in UTF-8",
+            id="two charsets",
+        ),
+        pytest.param(
+            form((MODEL + b"\r\nContent-Type: text/plain;charset*=us-ascii''x", b"m")), "in UTF-8", id="an odd charset"
         ),
         pytest.param(form((FILE, b"x"), *[(FILE, b"")] * PARTS_MOST), "too many parts", id="too many parts"),
         pytest.param(

@@ -181,16 +181,32 @@ def test_fault_ends_the_pieces_and_says_that_nothing_can_follow(
     assert body.failed or kind in (CallerGone, BodyTooLarge)
 
 
-def test_empty_pieces_are_given_while_the_caller_sends_nothing() -> None:
+@pytest.mark.parametrize("is_chunked", [False, True], ids=["length", "chunks"])
+@pytest.mark.parametrize("first", [b"first", b"f" * 10_000], ids=["short", "long enough for pieces of many bytes"])
+def test_empty_pieces_are_given_while_the_caller_sends_nothing(first: bytes, is_chunked: bool) -> None:
     ours, callers = socket.socketpair()
     with ours, callers:
         ours.settimeout(5)
-        callers.send(b"first")
-        stream = Body(LengthReader(SocketUnreader(ours), 10))
-        coming = read_pieces(request(stream, CONTENT_LENGTH="10", **{"gunicorn.socket": ours}), 10)
-        assert [next(coming), next(coming), next(coming)] == [b"first", b"", b""]
-        callers.send(b"later")
-        assert list(coming) == [b"later"]
+
+        def send(piece: bytes) -> None:
+            callers.send(b"%x\r\n%b\r\n" % (len(piece), piece) if is_chunked else piece)
+
+        send(first)
+        unreader = SocketUnreader(ours)
+        length = len(first) + 6
+        stream = Body(LimitedChunks(SimpleNamespace(), unreader) if is_chunked else LengthReader(unreader, length))
+        declared = {} if is_chunked else {"CONTENT_LENGTH": str(length)}
+        coming = read_pieces(request(stream, **declared, **{"gunicorn.socket": ours}), 20_000)
+        come = b""
+        while len(come) < len(first):
+            come += next(coming)
+        assert [come, next(coming), next(coming)] == [first, b"", b""]
+        send(b"l")
+        if len(first) > 10:
+            assert next(coming) == b""  # too little for a piece of its own
+        send(b"later")
+        callers.send(b"0\r\n\r\n") if is_chunked else None
+        assert b"".join(coming) == b"llater"
 
 
 def test_time_in_which_nobody_asks_for_a_piece_is_not_the_callers(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from proxy.blueprints.forward import Forward, Upstream
-from proxy.body import read_body
+from proxy.body import JsonBody, read_body
 from proxy.errors import CallerGone, ProxyError, UpstreamAnswer, UpstreamUnavailable
 from proxy.observability.request_log import RequestLog
 from proxy.request_state import RequestState
@@ -80,3 +80,10 @@ def test_nobody_is_asked_for_a_caller_that_left_while_the_first_refused() -> Non
     with pytest.raises(CallerGone):
         asked.ask(call)
     assert left == [None]
+
+
+def test_form_is_never_sent_as_the_json_that_it_has_not() -> None:
+    accepted = forward(upstream("one", {"m": "m"}))
+    accepted.body = JsonBody(b"", {}, "m", stream=False)
+    with pytest.raises(ValueError, match="no JSON body"):
+        accepted.send("/x")

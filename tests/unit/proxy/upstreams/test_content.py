@@ -126,6 +126,26 @@ def test_nonsense_before_all_is_sent_ends_the_request(upstream: UploadUpstream, 
         send(sender, Pieces(b"first", lambda: answered.wait(LIMIT_S), *[b"more"] * 1000), 10**6)
 
 
+@pytest.mark.parametrize("early", [60, 120])
+def test_head_is_too_long_however_much_of_it_came_before_all_was_sent(
+    upstream: UploadUpstream, sender: Sender, early: int
+) -> None:
+    lines = [b"x: %b\r\n" % (b"y" * 1000)] * 120
+    answered, go_on = threading.Event(), threading.Event()
+    rest = b"".join(lines[early:]) + b"Content-Length: 0\r\n\r\n"
+    upstream.answer(
+        b"first",
+        b"HTTP/1.1 200 OK\r\n" + b"".join(lines[:early]),
+        answered.set,
+        lambda: go_on.wait(LIMIT_S),
+        rest,
+    )
+    pieces = Pieces(b"first", lambda: answered.wait(LIMIT_S), *[b""] * 1000, go_on.set)
+    with pytest.raises(httpx2.RemoteProtocolError, match="too long"):
+        send(sender, pieces, 5)
+    go_on.set()
+
+
 def test_upstream_that_reads_nothing_is_given_up(upstream: UploadUpstream, sender_to: Callable[..., Sender]) -> None:
     end = threading.Event()
     upstream.answer(b"first", lambda: end.wait(LIMIT_S))
@@ -181,7 +201,7 @@ def test_errors_of_the_pieces_and_of_the_upstream_pass_the_sdk_as_they_are(upstr
     upstream.answer(b"first", BUSY, answered.set)
     with UpstreamClient(settings, None, transport) as client:
         for pieces, kind in (
-            (Pieces(b"first", fail), InvalidRequest),
+            (Pieces(b"first", lambda: upstream.wait_for(b"first"), fail), InvalidRequest),
             (Pieces(b"first", lambda: answered.wait(LIMIT_S), *[b""] * 100), UpstreamAnswer),
         ):
             with pytest.raises(kind):
