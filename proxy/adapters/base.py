@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from proxy.adapters.chat_stream import ChatStream
-from proxy.errors import InvalidRequest, RouteNotFound
+from proxy.errors import InvalidRequest, RouteNotFound, ServiceError
 
 Document = dict[str, Any]
 NOT_SERVED = "This model's upstream does not serve this route."
@@ -92,7 +92,7 @@ class Adapter:
 def error_object(status: int, message: str | None, *, code: str | None = None) -> Document:
     """OpenAI's error object, its `type` by the status."""
     kind = "server_error" if status >= 500 else "rate_limit_error" if status == 429 else "invalid_request_error"
-    text = message or f"The upstream answered with status {status}."
+    text = message or (ServiceError.message if status >= 500 else f"The upstream answered with status {status}.")
     return {"message": text, "type": kind, "param": None, "code": code}
 
 

@@ -132,6 +132,11 @@ class GuardedConverter:
     def ended(self) -> bool:
         return self._converter.ended
 
+    @property
+    def is_broken(self) -> bool:
+        """Whether the next call raises, so that nothing more need be waited for."""
+        return self._converter.fault is not None
+
     def feed(self, data: bytes) -> bytes:
         """The frames that this completes, or b"". Raises UpstreamUnavailable, sse.FrameTooLong."""
         return self._guarded(lambda: self._converter.feed(data))

@@ -45,15 +45,29 @@ class StreamConverter:
         self.ended = False  # nothing more goes out
         self._stream = stream
         self._events = EventStream()
+        self.fault: Exception | None = None  # found behind frames that went out; the next call raises it
         self._has_finished = False
 
     def feed(self, data: bytes) -> bytes:
         """The frames of the events that are whole now, or b""."""
-        return b"".join(self._frames(self._events.feed(data)))
+        return self._up_to_a_fault(self._frames(self._events.feed(data)))
 
     def end(self) -> bytes:
         """The last frames, when the body has ended well."""
-        return b"".join(self._frames(self._events.end(), at_end=True))
+        return self._up_to_a_fault(self._frames(self._events.end(), at_end=True))
+
+    def _up_to_a_fault(self, frames: Iterator[bytes]) -> bytes:
+        if self.fault is not None:
+            raise self.fault
+        made = []
+        try:
+            for frame in frames:
+                made.append(frame)  # so that those before a fault are there
+        except Exception as error:
+            if not made:
+                raise
+            self.fault = error
+        return b"".join(made)
 
     def _frames(self, events: Iterable[tuple[str, str]], *, at_end: bool = False) -> Iterator[bytes]:
         if self.ended:

@@ -18,7 +18,7 @@ from proxy.upstreams.exchange import Exchange
 
 PATH = "/models"
 LIST_KEPT_S = 60
-FAILURE_KEPT_S = 5
+FAILURE_KEPT_S = 30
 ANSWER_WITHIN_S = 5.0  # then an upstream's list is left out: it holds those of the others up
 
 Entry = dict[str, Any]
@@ -68,14 +68,13 @@ class ModelLists:
 
         Raises an upstream's error where that leaves nothing to list.
         """
+        self._ask_all(exchange)
         entries: dict[str, Entry] = {}
         failed: ProxyError | None = None
         for upstream in self._upstreams:
             listed: list[Entry] = []
             try:
-                listed = self._listed(upstream, exchange)
-            except CallerGone:
-                raise
+                listed = self._listed(upstream)
             except ProxyError as error:
                 logger.info("upstream {}: no list of models ({})", upstream.models.upstream, error.cause or error.code)
                 failed = error
@@ -95,28 +94,64 @@ class ModelLists:
                 return entry
         name, _ = resolve([upstream.models for upstream in self._upstreams], model)
         upstream = next(upstream for upstream in self._upstreams if upstream.models.upstream == name)
-        if self._listed(upstream, exchange):
+        if self._listed(upstream):
             raise ModelNotFound("No upstream serves this model.", param="model")
         return _unlisted(model, name)
 
-    def _listed(self, upstream: Upstream, exchange: Exchange) -> list[Entry]:
+    def _listed(self, upstream: Upstream) -> list[Entry]:
+        """What was found last. Raises why there is nothing."""
         name = upstream.models.upstream
         with self._lock:
-            kept, failed = self._kept.get(name), self._failed.get(name)
-        if kept is not None:
-            return kept
-        if failed is not None:
+            failed = self._failed.get(name) or UpstreamUnavailable(cause="no list of models any more")
+            kept = self._kept.get(name)
+        if kept is None:
             raise failed
-        try:
-            listed = _ask_in_time(upstream, exchange)
-        except ProxyError as error:
-            if not isinstance(error, CallerGone):
-                with self._lock:
-                    self._failed[name] = error
-            raise
+        return kept
+
+    def _ask_all(self, exchange: Exchange) -> None:
+        """Ask those of whom nothing is known, side by side; what they answer or lack is kept."""
         with self._lock:
-            self._kept[name] = listed
-        return listed
+            known = {*self._kept, *self._failed}
+        asked = [(upstream, Exchange()) for upstream in self._upstreams if upstream.models.upstream not in known]
+        if not asked:
+            return
+
+        def break_off() -> None:
+            for _, own in asked:
+                own.break_off()
+
+        threads = [threading.Thread(target=self._ask, args=each, daemon=True) for each in asked]
+        alarm = threading.Timer(ANSWER_WITHIN_S, break_off)
+        alarm.daemon = True
+        exchange.attach(break_off)
+        for thread in (alarm, *threads):
+            thread.start()
+        for thread in threads:
+            thread.join()
+        alarm.cancel()
+        exchange.detach()
+        if exchange.broken_off:
+            with self._lock:
+                for upstream, _ in asked:
+                    self._failed.pop(upstream.models.upstream, None)  # it was the caller who left
+            raise CallerGone
+
+    def _ask(self, upstream: Upstream, exchange: Exchange) -> None:
+        listed: list[Entry] | None = None
+        failed: ProxyError | None = None
+        try:
+            listed = _ask(upstream, exchange)
+        except CallerGone:
+            failed = UpstreamTimeout(cause="no list of models in time")
+        except ProxyError as error:
+            failed = error
+        except Exception as error:
+            failed = UpstreamUnavailable(cause=type(error).__name__)
+        with self._lock:
+            if listed is not None:
+                self._kept[upstream.models.upstream] = listed
+            elif failed is not None:
+                self._failed[upstream.models.upstream] = failed
 
 
 def as_callers_see(models: ModelMap, listed: Sequence[Entry]) -> list[Entry]:
@@ -133,24 +168,6 @@ def as_callers_see(models: ModelMap, listed: Sequence[Entry]) -> list[Entry]:
 
 def _unlisted(model: str, upstream: str) -> Entry:
     return {"id": model, "object": "model", "created": 0, "owned_by": upstream}
-
-
-def _ask_in_time(upstream: Upstream, exchange: Exchange) -> list[Entry]:
-    """As _ask. Raises UpstreamTimeout once that takes longer than a caller should wait for one list among others."""
-    asked = Exchange()
-    exchange.attach(asked.break_off)
-    alarm = threading.Timer(ANSWER_WITHIN_S, asked.break_off)
-    alarm.daemon = True
-    alarm.start()
-    try:
-        return _ask(upstream, asked)
-    except CallerGone as error:
-        if exchange.broken_off:
-            raise
-        raise UpstreamTimeout(cause="no list of models in time") from error
-    finally:
-        alarm.cancel()
-        exchange.detach()
 
 
 def _ask(upstream: Upstream, exchange: Exchange) -> list[Entry]:

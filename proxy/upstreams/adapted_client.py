@@ -90,7 +90,7 @@ class AdaptedStream(Answer):
             left_s = None if until is None else until - time.monotonic()
             if left_s is not None and left_s <= 0:
                 return None
-            data = self._answer.read(left_s)
+            data = b"" if converter.is_broken else self._answer.read(left_s)
             if data is None:
                 return None
             block = self._convert(data)

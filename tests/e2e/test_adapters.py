@@ -332,7 +332,7 @@ def test_plain_service_is_asked_with_query_and_history(
     [
         ("refused", 422, "Input should be at most 2"),
         ("missing", 404, "no such model"),
-        ("busy", 503, "The upstream answered with status 503."),
+        ("busy", 503, "Upstream service unavailable, please retry."),
     ],
 )
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])

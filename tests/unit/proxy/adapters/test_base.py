@@ -27,7 +27,7 @@ def test_adapter_without_a_method_serves_no_such_route() -> None:
         ),
         pytest.param(429, {"error": {"message": "a", "code": "b"}}, "a", "rate_limit_error", "b", id="OpenAI"),
         pytest.param(500, {"error": "a"}, "a", "server_error", None, id="a text"),
-        pytest.param(503, {}, "The upstream answered with status 503.", "server_error", None, id="no object"),
+        pytest.param(503, {}, "Upstream service unavailable, please retry.", "server_error", None, id="no object"),
         pytest.param(400, {"error_code": 1, "error_msg": "a"}, "a", "invalid_request_error", "1", id="error_msg"),
         pytest.param(
             400, {"message": ["a"]}, "The upstream answered with status 400.", "invalid_request_error", None, id="odd"

@@ -103,6 +103,21 @@ def test_error_that_is_not_for_the_caller_is_raised(status: int) -> None:
         StreamConverter(Refused({})).feed(b"data: a\n\n")
 
 
+def test_fault_is_told_behind_the_frames_that_came_before_it_in_one_read() -> None:
+    class Strict(Echo):
+        def event(self, name: str, data: str) -> Iterable[dict[str, Any]]:
+            if data == "bad":
+                raise KeyError(data)
+            return super().event(name, data)
+
+    converter = StreamConverter(Strict({}))
+    assert contents(converter.feed(b"data: a\n\ndata: b\n\ndata: bad\n\ndata: c\n\n")) == ["|a", "|b"]
+    for _ in range(2):
+        assert isinstance(converter.fault, KeyError)
+        with pytest.raises(KeyError):
+            converter.end()
+
+
 def test_own_done_of_the_upstream_ends_the_stream_though_it_stays_open() -> None:
     converter = StreamConverter(Echo({}))
     assert converter.feed(b"data: end\n\ndata: [DONE]\n\n").endswith(DONE)

@@ -128,6 +128,16 @@ def test_list_that_does_not_come_holds_the_others_up_for_a_limited_time(monkeypa
         lists_of(Client(hang)).joined(Exchange())
 
 
+def test_upstreams_are_asked_side_by_side() -> None:
+    both = threading.Barrier(2)
+
+    def meet(_: Exchange) -> None:
+        both.wait(5)
+
+    assert ids(lists_of(Client(meet), Client(meet), models={"a": "a"})) == ["a"]
+    assert not both.broken
+
+
 def hang(exchange: Exchange) -> None:
     broken = threading.Event()
     exchange.attach(broken.set)
