@@ -17,10 +17,12 @@ CLIENT_STAMPS := $(patsubst %,$(CLIENTS)/%.stamp,llamaindex dify litellm fastcha
 run: $(VENV)/run.stamp
 	@exec $(BIN)/gunicorn wsgi:app
 
-# Most tests wait for processes and their clocks, so three run side by side; what makes the matrix is one process's.
+# Most tests wait for processes and their clocks, so three run side by side. What makes the matrix is one process's, and the
+# nemesis reads the system's table of connections, from which others' tests would push rows while it is read.
 test: $(VENV)/dev.stamp node_modules/.stamp $(CLIENT_STAMPS)
-	$(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder tests/unit tests/contract tests/e2e
-	$(BIN)/pytest tests/compatibility
+	$(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder tests/unit tests/contract tests/e2e \
+		--ignore tests/e2e/test_nemesis.py
+	$(BIN)/pytest tests/compatibility tests/e2e/test_nemesis.py
 
 matrix: $(VENV)/dev.stamp node_modules/.stamp $(CLIENT_STAMPS)
 	$(BIN)/pytest tests/compatibility --write-matrix

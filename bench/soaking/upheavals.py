@@ -19,6 +19,7 @@ from tests.support.waiting import wait_for
 
 LINE_WITHIN_S = 10.0  # after a caller has left, its worker may still be at the request for a moment
 _DRAIN_SLACK_S = 1.0
+_LINE_SLACK_S = 0.1
 _LISTENS = "0A"
 # The kernel gives its table out page by page, and while others come and go a connection may be left out of one reading.
 _READINGS = 3
@@ -45,10 +46,11 @@ class Upheavals:
     def kill(self, worker: int) -> None:
         """SIGKILL, as the kernel does when memory runs out."""
         with suppress(ProcessLookupError):
+            # From just before: a caller may have its answer, and the worker no time left to write its line.
+            at = time.monotonic() - _LINE_SLACK_S
             os.kill(worker, signal.SIGSTOP)
             wait_for(lambda: _state(worker) in "TZX")
             ports = _callers_of(worker, self.proxy.port)
-            at = time.monotonic()
             os.kill(worker, signal.SIGKILL)
             wait_for(lambda: _state(worker) in "ZX")
             self.kills.append(Kill(at, time.monotonic(), frozenset(ports)))

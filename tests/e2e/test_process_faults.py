@@ -89,6 +89,7 @@ def test_worker_that_comes_for_a_killed_one_serves_at_once_without_a_fetch(
     try:
         with always_true(proxy, own_sandbox, breaks=True) as watch:
             assert watch.chat().status_code == 200
+            wait_for(lambda: watch.ids[-1] in proxy.log())  # its line comes just after its last byte
             (worker,) = workers_of(proxy)
             os.kill(worker, signal.SIGKILL)
             wait_for(lambda: worker not in workers_of(proxy))
