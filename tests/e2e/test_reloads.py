@@ -158,6 +158,7 @@ def test_worker_that_is_killed_after_a_reload_is_replaced_while_an_old_stream_st
 ) -> None:
     with always_true(reloaded, own_sandbox, kept=2, breaks=True, within_s=15) as watch:
         stream, new = reload_beside_a_stream(reloaded, watch, stack)
+        wait_for(lambda: watch.ids[-1] in reloaded.log())  # its line comes just after its last byte
         os.kill(new, signal.SIGKILL)
         wait_for(lambda: new not in workers_of(reloaded))
         assert watch.ask(json=BODY, timeout=SERVES_AGAIN_WITHIN_S).status_code == 200
