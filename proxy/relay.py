@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from typing import Literal, Protocol
 
 from proxy import sse
-from proxy.errors import CallerGone, ProxyError, UpstreamTimeout, UpstreamUnavailable
+from proxy.errors import CallerGone, ProxyError, UpstreamTimeout
 from proxy.usage import read_usage
 
 End = Literal["done", "cut", "caller_gone", "timeout"]
@@ -19,7 +19,6 @@ End = Literal["done", "cut", "caller_gone", "timeout"]
 # RAGFlow sorts errors by words: with "server" or "unavailable" in this text it would ask for the whole answer again.
 BROKE_OFF = sse.error_frame("The upstream stream broke off.", type_="server_error", code="upstream_error")
 HELD_MOST_BYTES = 8 * 1024 * 1024
-WHOLE_MOST_BYTES = 64 * 1024 * 1024
 FIRST_BYTES = 2 * 1024 * 1024  # of most answers all, so that they are put together once
 PIECE_BYTES = 64 * 1024
 LINGER_S = 0.2
@@ -173,16 +172,3 @@ def read_or_relay(body: Body) -> bytes | PieceRelay:
         raise
     body.close()
     return pieces[0] if len(pieces) == 1 else b"".join(pieces)
-
-
-def read_whole(body: Body) -> bytes:
-    """The whole body, which is to be changed on its way. Raises UpstreamUnavailable past 64 MiB."""
-    held = bytearray()
-    try:
-        while data := body.read(at_least=HELD_MOST_BYTES):
-            held += data
-            if len(held) > WHOLE_MOST_BYTES:
-                raise UpstreamUnavailable(cause=f"an answer of more than {WHOLE_MOST_BYTES} bytes")
-        return bytes(held)
-    finally:
-        body.close()

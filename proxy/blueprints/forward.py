@@ -15,10 +15,10 @@ from proxy.errors import CallerGone, ModelNotAllowed, ProxyError, UpstreamUnavai
 from proxy.headers import Fields, answer_fields, request_fields
 from proxy.lean_flask import LeanResponse as Response
 from proxy.observability.request_log import RequestLog
-from proxy.relay import PieceRelay, StreamRelay, read_or_relay, read_whole
+from proxy.relay import PieceRelay, StreamRelay, read_or_relay
 from proxy.request_state import RequestState, current
 from proxy.routing import ModelMap, is_allowed, resolve
-from proxy.upstreams.answer import Answer
+from proxy.upstreams.answer import Answer, read_whole
 from proxy.upstreams.client import UpstreamClient
 from proxy.upstreams.content import Content
 from proxy.upstreams.embedding_batches import EmbeddingBatches

@@ -11,9 +11,9 @@ from loguru import logger
 
 from proxy.blueprints.forward import Forwarder, Upstream
 from proxy.errors import CallerGone, ModelNotFound, ProxyError, UpstreamAnswer, UpstreamTimeout, UpstreamUnavailable
-from proxy.relay import read_whole
 from proxy.request_state import current
 from proxy.routing import ModelMap, is_allowed, resolve
+from proxy.upstreams.answer import read_whole
 from proxy.upstreams.exchange import Exchange
 
 PATH = "/models"

@@ -9,18 +9,16 @@ from typing import Any
 
 from proxy.adapters.base import Adapter
 from proxy.adapters.call import AdaptedCall, GuardedConverter, is_event_stream, with_type
-from proxy.errors import UpstreamAnswer, UpstreamUnavailable
+from proxy.errors import UpstreamAnswer
 from proxy.headers import Fields
 from proxy.sse import MEDIA_TYPE
 from proxy.tokens.holder import TokenHolder
-from proxy.upstreams.answer import Answer
-from proxy.upstreams.client import WHOLE_ANSWER_MOST_BYTES, AsyncUpstreamClient, UpstreamClient
+from proxy.upstreams.answer import Answer, read_whole
+from proxy.upstreams.client import AsyncUpstreamClient, UpstreamClient
 from proxy.upstreams.content import Content
 from proxy.upstreams.exchange import Exchange
 from proxy.upstreams.request_builder import UpstreamSettings
 from proxy.upstreams.transport import SocketTransport
-
-READ_BYTES = 8 * 1024 * 1024
 
 
 class AdaptedClient(UpstreamClient):
@@ -47,7 +45,7 @@ class AdaptedClient(UpstreamClient):
         content_type = next((value for name, value in answer.fields if name.lower() == "content-type"), "")
         if call.is_streamed and is_event_stream(content_type):
             return AdaptedStream(answer, call)
-        body, content_type = call.whole(_read_whole(answer), content_type)
+        body, content_type = call.whole(read_whole(answer), content_type)
         return HeldAnswer(answer, body, content_type)
 
 
@@ -131,15 +129,3 @@ class HeldAnswer(Answer):
 
     def close(self) -> None:
         pass
-
-
-def _read_whole(answer: Answer) -> bytes:
-    body = bytearray()
-    try:
-        while data := answer.read(at_least=READ_BYTES):
-            body += data
-            if len(body) > WHOLE_ANSWER_MOST_BYTES:
-                raise UpstreamUnavailable(cause=f"an answer of more than {WHOLE_ANSWER_MOST_BYTES} bytes")
-        return bytes(body)
-    finally:
-        answer.close()

@@ -5,9 +5,13 @@ from contextlib import suppress
 
 import httpx2
 
+from proxy.errors import UpstreamUnavailable
 from proxy.upstreams.answer_body import AnswerBody
 from proxy.upstreams.exchange import Exchange
 from proxy.upstreams.sdk_errors import translate_error
+
+WHOLE_MOST_BYTES = 64 * 1024 * 1024
+WHOLE_READ_BYTES = 8 * 1024 * 1024
 
 
 class Answer:
@@ -42,3 +46,16 @@ class Answer:
 
     def close(self) -> None:
         self._body.close()
+
+
+def read_whole(body: Answer) -> bytes:
+    """The whole body, which is to be changed on its way. Raises UpstreamUnavailable past 64 MiB."""
+    held = bytearray()
+    try:
+        while data := body.read(at_least=WHOLE_READ_BYTES):
+            held += data
+            if len(held) > WHOLE_MOST_BYTES:
+                raise UpstreamUnavailable(cause=f"an answer of more than {WHOLE_MOST_BYTES} bytes")
+        return bytes(held)
+    finally:
+        body.close()

@@ -18,7 +18,7 @@ from proxy.errors import UpstreamUnavailable
 from proxy.headers import Fields
 from proxy.tokens.holder import TokenHolder
 from proxy.tokens.token import Token
-from proxy.upstreams.answer import Answer
+from proxy.upstreams.answer import WHOLE_MOST_BYTES, Answer
 from proxy.upstreams.answer_body import ERROR_BODY_MOST_BYTES
 from proxy.upstreams.content import Content
 from proxy.upstreams.exchange import Exchange
@@ -26,7 +26,6 @@ from proxy.upstreams.request_builder import RequestBuilder, UpstreamSettings, ke
 from proxy.upstreams.sdk_errors import status_error, translate_error
 from proxy.upstreams.transport import SocketTransport
 
-WHOLE_ANSWER_MOST_BYTES = 64 * 1024 * 1024
 # What the SDK would else take from the environment. The key never leaves, since `_build_request` makes the fields.
 _SDK_OPTIONS: dict[str, Any] = {"api_key": "set-per-request", "organization": "", "project": "", "max_retries": 0}
 _NO_BODY = httpx2.ByteStream(b"")
@@ -214,8 +213,8 @@ async def _read_whole(response: httpx2.Response) -> bytes:
             raise UpstreamUnavailable(cause="the answer is encoded though identity was asked for")
         async for piece in response.aiter_raw():
             body += piece
-            if len(body) > WHOLE_ANSWER_MOST_BYTES:
-                raise UpstreamUnavailable(cause=f"the answer is longer than {WHOLE_ANSWER_MOST_BYTES} bytes")
+            if len(body) > WHOLE_MOST_BYTES:
+                raise UpstreamUnavailable(cause=f"the answer is longer than {WHOLE_MOST_BYTES} bytes")
         return bytes(body)
     finally:
         await response.aclose()

@@ -4,7 +4,6 @@ For what the sandbox cannot do: several upstreams with credentials of their own,
 """
 
 import json
-import re
 import select
 import socket
 import threading
@@ -13,10 +12,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from tests.support.loopback_server import LoopbackServer
+from tests.support.scripted_upstream import receive_request
 
 LIMIT_S = 10.0
 STREAM = b'data: {"choices":[{"index":0,"delta":{"content":"Hi"},"finish_reason":"stop"}]}\n\ndata: [DONE]\n\n'
-_LENGTH = re.compile(rb"(?i)\r\ncontent-length: *(\d+)")
 
 
 @dataclass(slots=True)
@@ -125,18 +124,10 @@ def answer_chat(request: Request, name: str) -> bytes:
 
 
 def _receive(sock: socket.socket) -> Request | None:
-    """The next request, or None where the peer closed before it was whole."""
-    data = b""
-    while b"\r\n\r\n" not in data:
-        if not (piece := sock.recv(65536)):
-            return None
-        data += piece
-    head, _, body = data.partition(b"\r\n\r\n")
-    match = _LENGTH.search(head)
-    while len(body) < (int(match[1]) if match else 0):
-        if not (piece := sock.recv(65536)):
-            return None
-        body += piece
+    received = receive_request(sock)
+    if received is None:
+        return None
+    head, body = received
     start, *lines = head.decode("latin-1").split("\r\n")
     method, path, _ = start.split(" ")
     fields = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}

@@ -81,17 +81,17 @@ class ScriptedUpstream(LoopbackServer):
     def _serve(self, sock: socket.socket) -> None:
         number = [thread for _, thread in self._accepted].index(threading.current_thread())
         sock.settimeout(LIMIT_S)
-        while (received := _receive(sock, number)) is not None:
+        while (received := receive_request(sock)) is not None:
             with self._changed:
-                self.requests.append(received)
+                self.requests.append(Received(number, *received))
                 steps = self._scripts.pop(0) if self._scripts else ()
                 self._changed.notify_all()
             for step in steps:
                 _do(step, sock)
 
 
-def _receive(sock: socket.socket, number: int) -> Received | None:
-    """The next request, or None where the peer closed before it was whole."""
+def receive_request(sock: socket.socket) -> tuple[bytes, bytes] | None:
+    """The next request's head and body, or None where the peer closed before it was whole."""
     data = b""
     while b"\r\n\r\n" not in data:
         if not (piece := sock.recv(65536)):
@@ -103,7 +103,7 @@ def _receive(sock: socket.socket, number: int) -> Received | None:
         if not (piece := sock.recv(65536)):
             return None
         body += piece
-    return Received(number, head, body)
+    return head, body
 
 
 def _do(step: Step, sock: socket.socket) -> None:

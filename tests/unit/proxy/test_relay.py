@@ -10,13 +10,12 @@ from proxy.relay import (
     HELD_MOST_BYTES,
     LINGER_S,
     PIECE_BYTES,
-    WHOLE_MOST_BYTES,
     PieceRelay,
     StreamRelay,
     read_or_relay,
-    read_whole,
 )
 from proxy.sse import DONE, FRAME_MOST_BYTES, KEEPALIVE
+from proxy.upstreams.answer import WHOLE_MOST_BYTES, read_whole
 
 MIB = 1024 * 1024
 FRAME = b'data: {"choices":[{"delta":{"content":"Hi"},"finish_reason":null}]}\n\n'
